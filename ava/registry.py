@@ -1,0 +1,231 @@
+"""Names to builders: the signature is the schema.
+
+A part of Ava is a function or class under a decorator of this module, alone in a file of its package:
+
+    @model(kind="images")
+    def convnet(spec: ImageSpec, /, width: PositiveInt = 32) -> nn.Module:
+        \"\"\"Three convolutions.\"\"\"
+
+What stands before the `/` comes from the frame, what stands after it from the configuration: its annotation
+says what is allowed, its default what is used when nothing is said. The tags (`kind` here) say which parts fit
+together.
+
+Built-in parts are found by reading their files' syntax trees, so that help, completion and validation
+know every name and every option without importing torch. Plugins register as their module is imported.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+
+from ava.errors import InputError, nearest
+
+PositiveInt = Annotated[int, Gt(0)]
+NonNegativeInt = Annotated[int, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0)]
+NonNegativeFloat = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Ge(0), Le(1)]
+Decay = Annotated[float, Ge(0), Lt(1)]
+"""The weight of the past in a moving average: `beta`, `momentum`."""
+Name = Annotated[str, MinLen(1)]
+
+_ANNOTATIONS: dict[str, Any] = {
+    "PositiveInt": PositiveInt, "NonNegativeInt": NonNegativeInt, "PositiveFloat": PositiveFloat,
+    "NonNegativeFloat": NonNegativeFloat, "Fraction": Fraction, "Decay": Decay, "Name": Name,
+    "Annotated": Annotated, "Literal": Literal, "Ge": Ge, "Gt": Gt, "Le": Le, "Lt": Lt, "MinLen": MinLen,
+}  # fmt: skip
+
+REQUIRED = inspect.Parameter.empty
+B = TypeVar("B", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered part.
+
+    Attributes:
+        name: what the configuration calls it.
+        module: the module that defines it; imported only when it is built.
+        attribute: its name in that module.
+        doc: its docstring.
+        parameters: option -> (annotation, default); the default is `REQUIRED` where there is none.
+        tags: what its decorator was given, such as `kind="images"`.
+    """
+
+    name: str
+    module: str
+    attribute: str
+    doc: str
+    parameters: dict[str, tuple[Any, Any]]
+    tags: dict[str, Any] = field(default_factory=dict)
+    builder: Callable[..., Any] | None = None
+
+    @property
+    def summary(self) -> str:
+        """The docstring's first line."""
+        return self.doc.strip().split("\n", 1)[0]
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """option -> default, for the options that have one."""
+        return {name: default for name, (_, default) in self.parameters.items() if default is not REQUIRED}
+
+    def load(self) -> Callable[..., Any]:
+        """The builder itself; imports its module."""
+        if self.builder is not None:
+            return self.builder
+        return typing.cast(Callable[..., Any], getattr(importlib.import_module(self.module), self.attribute))
+
+
+class Registry:
+    """The parts of one sort. Calling the registry registers: it is the decorator.
+
+    Args:
+        sort: what one part is called in messages, and the decorator's own name ("model").
+        package: the package whose files define the built-in parts ("ava.models").
+    """
+
+    def __init__(self, sort: str, package: str) -> None:
+        self.sort, self.package = sort, package
+        self._builtin: dict[str, Entry] | None = None
+        self._plugins: dict[str, Entry] = {}
+
+    def __call__(self, builder: B | None = None, /, **tags: Any) -> Any:
+        """Register `builder` under its own name in lower case, or under the tag `name`."""
+        if builder is None:
+            return lambda late: self(late, **tags)
+        if not builder.__module__.startswith(self.package + "."):
+            self._register_plugin(builder, tags)
+        return builder
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Every part, by name."""
+        known = self._known()
+        return iter([known[name] for name in sorted(known)])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._known()
+
+    def __getitem__(self, name: str) -> Entry:
+        """The part called `name`.
+
+        Raises:
+            InputError: no part has that name; says which exist and which is nearest.
+        """
+        known = self._known()
+        if name not in known:
+            raise InputError(
+                f"no {self.sort} is called {name!r}; there are: {', '.join(sorted(known))}.",
+                hint=nearest(str(name), known),
+            )
+        return known[name]
+
+    def names(self) -> list[str]:
+        """Every name, sorted."""
+        return sorted(self._known())
+
+    def plugin_entries(self) -> list[Entry]:
+        """The parts that plugins registered."""
+        return list(self._plugins.values())
+
+    def _known(self) -> dict[str, Entry]:
+        if self._builtin is None:
+            self._builtin = {entry.name: entry for entry in _read_package(self.package, self.sort)}
+        return self._builtin | self._plugins
+
+    def _register_plugin(self, builder: Callable[..., Any], tags: dict[str, Any]) -> None:
+        name = tags.pop("name", builder.__name__.lower())
+        taken = self._known().get(name)
+        if taken is not None and (taken.module, taken.attribute) != (builder.__module__, builder.__name__):
+            raise InputError(
+                f"{builder.__module__} registers {self.sort} {name!r}, which {taken.module} already has.",
+                hint="Give yours another name.",
+            )
+        self._plugins[name] = Entry(
+            name, builder.__module__, builder.__name__, inspect.getdoc(builder) or "",
+            _read_signature(builder), tags, builder,
+        )  # fmt: skip
+
+
+def _read_signature(builder: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
+    """The options of a builder that is at hand."""
+    target = builder.__init__ if inspect.isclass(builder) else builder
+    hints = typing.get_type_hints(target, include_extras=True)
+    return {
+        p.name: (hints.get(p.name, Any), p.default)
+        for p in inspect.signature(builder).parameters.values()
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    }
+
+
+def _read_package(package: str, decorator: str) -> Iterator[Entry]:
+    """The entries that the files of a package define, read without importing them."""
+    folder = Path(__file__).parent.joinpath(*package.split(".")[1:])
+    for path in sorted(folder.rglob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        if f"@{decorator}" not in source:
+            continue
+        module = ".".join((package, *path.relative_to(folder).with_suffix("").parts))
+        for node in ast.parse(source, str(path)).body:
+            tags = _read_tags(node, decorator)
+            if tags is not None and isinstance(node, ast.FunctionDef | ast.ClassDef):
+                name = tags.pop("name", node.name.lower())
+                yield Entry(name, module, node.name, ast.get_docstring(node) or "", _read_options(node), tags)
+
+
+def _read_tags(node: ast.stmt, decorator: str) -> dict[str, Any] | None:
+    """The keywords of `@decorator(...)` above a definition; None if it does not stand there."""
+    for d in getattr(node, "decorator_list", []):
+        call = d if isinstance(d, ast.Call) else None
+        target = call.func if call else d
+        if isinstance(target, ast.Name) and target.id == decorator:
+            return {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg} if call else {}
+    return None
+
+
+def _read_options(node: ast.FunctionDef | ast.ClassDef) -> dict[str, tuple[Any, Any]]:
+    """The parameters after the `/` of a definition, or of a class's `__init__`."""
+    if isinstance(node, ast.ClassDef):
+        node = next(n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
+    arguments = node.args
+    ordinary = arguments.posonlyargs + arguments.args
+    given: list[ast.expr | None] = [*([None] * (len(ordinary) - len(arguments.defaults))), *arguments.defaults]
+    pairs = list(zip(ordinary, given, strict=True))[len(arguments.posonlyargs) :]
+    pairs += zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    return {
+        argument.arg: (
+            _evaluate(argument.annotation) if argument.annotation else Any,
+            REQUIRED if default is None else ast.literal_eval(default),
+        )
+        for argument, default in pairs
+    }
+
+
+def _evaluate(annotation: ast.expr) -> Any:
+    """An annotation of Ava's own source, as the type it denotes."""
+    return eval(compile(ast.Expression(annotation), "<annotation>", "eval"), dict(_ANNOTATIONS))
+
+
+optimizer = Registry("optimizer", "ava.optimization.optimizers")
+scheduler = Registry("scheduler", "ava.optimization.learning_rate")
+clip = Registry("clip", "ava.optimization.gradients")
+model = Registry("model", "ava.models")
+data = Registry("data", "ava.data")
+task = Registry("task", "ava.tasks")
+logger = Registry("logger", "ava.reporting")
+
+REGISTRIES: dict[str, Registry] = {
+    "optimizers": optimizer, "schedulers": scheduler, "clips": clip, "models": model, "data": data,
+    "tasks": task, "loggers": logger,
+}  # fmt: skip
+"""What `ava list` lists, by plural."""
