@@ -60,3 +60,18 @@ def _shown(value: object, limit: int = 80) -> str:
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     text = "".join(c if c.isprintable() else "?" for c in text)
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+class Interrupted(Exception):
+    """SIGINT or SIGTERM ended the training after a checkpoint; exit code 130 or 143.
+
+    Args:
+        signal_number: which of the two.
+        step: optimizer steps taken.
+        checkpoint: the folder of the checkpoint that continues the run.
+    """
+
+    def __init__(self, signal_number: int, *, step: int, checkpoint: Path) -> None:
+        self.exit_code = 128 + signal_number
+        self.step, self.checkpoint = step, checkpoint
+        super().__init__(f"interrupted after step {step}; continue with resume={checkpoint.parent.parent}")

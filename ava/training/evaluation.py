@@ -1,0 +1,54 @@
+"""What the model reaches on the validation data."""
+
+from __future__ import annotations
+
+import torch
+
+from ava.data.loader import evaluation_batches
+from ava.training.state import Run
+
+
+def evaluate(run: Run, workers: int = 0) -> dict[str, float]:
+    """The task's metrics over all validation samples, the same on every rank; weight averages where there are any.
+
+    Returns:
+        metric name ("eval/loss", "eval/accuracy", ...) -> value.
+    """
+    if run.ema is None:
+        return _evaluate(run, workers)
+    with run.ema.swapped():
+        return _evaluate(run, workers)
+
+
+@torch.no_grad()
+def _evaluate(run: Run, workers: int) -> dict[str, float]:
+    device = run.world.device
+    totals: dict[str, torch.Tensor] = {}
+    was_training = run.model.training
+    run.model.eval()
+    for batch in evaluation_batches(
+        run.task.data.valid, batch_size=_batch_size(run), rank=run.world.rank, world_size=run.world.size,
+        workers=workers, pin_memory=device.type == "cuda",
+    ):  # fmt: skip
+        with run.policy.autocast():
+            on_device = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
+            sums = run.task.evaluate(run.model, on_device)
+        for name, value in sums.items():
+            # Float32 sums lose counts beyond 2**24.
+            totals[name] = totals.get(name, torch.zeros((), dtype=torch.float64, device=device)) + value
+    run.model.train(was_training)
+    return run.task.summarise(_over_ranks(run, totals))
+
+
+def _batch_size(run: Run) -> int:
+    """As many samples at once as a training micro-batch holds: memory that is known to suffice."""
+    return max(1, -(-run.loader.batch_size // (run.world.size * run.loader.accumulate)))
+
+
+def _over_ranks(run: Run, totals: dict[str, torch.Tensor]) -> dict[str, float]:
+    """The sums of all ranks; a rank without samples learns the names from the others."""
+    mine = {name: float(value) for name, value in totals.items()}
+    if run.world.size == 1:
+        return mine
+    names = run.world.decide(lambda: sorted(mine))
+    return dict(zip(names, run.world.sum([mine.get(name, 0.0) for name in names]), strict=True))

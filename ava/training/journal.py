@@ -1,0 +1,80 @@
+"""What steps reported and nobody has read yet; reading waits for the device once, whatever the number of steps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from ava.reporting.memory import peak_memory
+from ava.training.state import Run
+from ava.training.step import StepReport
+
+
+@dataclass(frozen=True)
+class NonFinite:
+    """The first step since the last reading whose gradient was not finite; the optimizer skipped it."""
+
+    step: int
+    grad_norm: float
+    losses: dict[str, float]
+
+
+class Journal:
+    """Collects reports; `read` turns them into a line of the log.
+
+    Args:
+        run: whose steps these are; its ranks read together.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.reports: list[StepReport] = []
+        self._read_at = 0.0
+
+    def add(self, report: StepReport) -> None:
+        """Keep a report until the next reading."""
+        self.reports.append(report)
+
+    def read(self, seconds: float) -> tuple[dict[str, float], NonFinite | None]:
+        """The last step's line, with the throughput since the last reading, and the first step that went wrong.
+
+        Args:
+            seconds: time spent training so far, in seconds.
+
+        Returns:
+            (`step`, `time`, `loss`, `loss/<objective>` where there are several, `lr`, `grad_norm`, `throughput` in
+            samples per second, `memory` in bytes; what went wrong, if anything did).
+        """
+        reports, self.reports = self.reports, []
+        norms, losses = self._to_host(reports)
+        elapsed, self._read_at = max(seconds - self._read_at, 1e-9), seconds
+        last = reports[-1]
+        row = {"step": last.step, "time": seconds} | _loss_columns(losses[-1])
+        row |= {"lr": float(last.lr), "grad_norm": norms[-1]}
+        row |= {"throughput": sum(r.num_samples for r in reports) / elapsed, "memory": peak_memory(self.run.world.device)}
+        for report, norm, loss in zip(reports, norms, losses, strict=True):
+            if not math.isfinite(norm):
+                return row, NonFinite(report.step, norm, loss)
+        return row, None
+
+    def restart_clock(self, seconds: float) -> None:
+        """Throughput counts from here."""
+        self._read_at = seconds
+
+    def _to_host(self, reports: list[StepReport]) -> tuple[list[float], list[dict[str, float]]]:
+        """One transfer: norms are equal on all ranks, losses are each rank's part."""
+        names = list(reports[0].losses)
+        parts = torch.stack([report.losses[name].float() for report in reports for name in names])
+        norms = torch.stack([report.grad_norm.float() for report in reports])
+        values = torch.cat([norms, self.run.world.sum_(parts)]).tolist()
+        flat = values[len(reports) :]
+        rows = [dict(zip(names, flat[i : i + len(names)], strict=True)) for i in range(0, len(flat), len(names))]
+        return values[: len(reports)], rows
+
+
+def _loss_columns(losses: dict[str, float]) -> dict[str, float]:
+    """The total, and each objective where there are several."""
+    columns = {"loss": sum(losses.values())}
+    return columns if len(losses) == 1 else columns | {f"loss/{name}": value for name, value in losses.items()}

@@ -1,0 +1,219 @@
+"""From the first step to the last: steps, and between them what only watches.
+
+The host reads the device only where a line is logged, an evaluation or a checkpoint is due, or the run ends.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ava.checkpoint.checkpoint import prune, save
+from ava.data.loader import Window
+from ava.errors import Interrupted, TrainingFailed
+from ava.reporting.incidents import Incidents
+from ava.reporting.listener import Listener
+from ava.training.evaluation import evaluate
+from ava.training.interrupt import StopSignal
+from ava.training.journal import Journal, NonFinite
+from ava.training.profiling import Profiler
+from ava.training.state import Run
+from ava.training.step import training_step
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to train, and how often to do what; counted in optimizer steps.
+
+    Attributes:
+        total_steps: the last step.
+        log_every: read losses and norms, and tell the listeners.
+        eval_every: evaluate; 0 evaluates at the end only.
+        checkpoint_every: save; None saves with every evaluation, 0 at the end only.
+        keep_last: newest checkpoints to keep.
+        keep_best: best checkpoints by the monitored metric to keep besides.
+        monitor: the metric that says which is best.
+        mode: whether a smaller or a larger value of it is better.
+        patience: evaluations without a better one after which training stops early; None never stops early.
+        workers: processes that fetch validation data.
+    """
+
+    total_steps: int
+    log_every: int
+    eval_every: int
+    checkpoint_every: int | None
+    keep_last: int
+    keep_best: int
+    monitor: str
+    mode: Literal["min", "max"]
+    patience: int | None = None
+    workers: int = 0
+
+
+class Trainer:
+    """Takes a run to its last step.
+
+    Args:
+        run: what is trained.
+        plan: for how long.
+        folder: the run directory.
+        listeners: who is told; empty on ranks other than 0.
+        incidents: where anomalies are written; None on ranks other than 0.
+        profiler: records its steps; None records nothing.
+    """
+
+    def __init__(
+        self, run: Run, plan: Plan, folder: Path, listeners: list[Listener], incidents: Incidents | None = None,
+        profiler: Profiler | None = None,
+    ) -> None:  # fmt: skip
+        self.run, self.plan, self.folder, self.listeners = run, plan, folder, listeners
+        self.incidents, self.profiler = incidents, profiler
+        self.journal = Journal(run)
+        self._saved = -1
+
+    def train(self) -> Literal["done", "stopped early"]:
+        """Train until the plan's last step, or until evaluations stop improving.
+
+        Raises:
+            TrainingFailed: a gradient was not finite.
+            Interrupted: SIGINT or SIGTERM came; a checkpoint was saved first.
+        """
+        self._resume_clock()
+        self.run.network.train()
+        with StopSignal() as signal, self._profiled():
+            for window in self._windows():
+                report = training_step(self.run, window, stop=signal.received is not None)
+                self.journal.add(report)
+                if self._is_due(self.plan.log_every) or report.stop:
+                    self._log()
+                if report.stop:
+                    self._interrupt(signal.received)
+                if self._is_due(self.plan.eval_every):
+                    self._evaluate()
+                if self._checkpoint_is_due():
+                    self._save()
+                if self.profiler is not None:
+                    self.profiler.step()
+                if self.plan.patience is not None and self.run.stale >= self.plan.patience:
+                    return "stopped early"
+        return "done"
+
+    def _windows(self) -> Iterator[Window]:
+        if self._is_over():
+            return
+        for window in self.run.loader.windows(self.run.position):
+            yield window
+            if self._is_over():
+                return
+
+    def _is_over(self) -> bool:
+        return self.run.step >= self.plan.total_steps
+
+    def _is_due(self, every: int) -> bool:
+        """Every so many steps, and at the end in any case."""
+        return self._is_over() or (every > 0 and self.run.step % every == 0)
+
+    def _checkpoint_is_due(self) -> bool:
+        every = self.plan.eval_every if self.plan.checkpoint_every is None else self.plan.checkpoint_every
+        is_best = self.plan.keep_best > 0 and self.run.best is not None and self.run.best[1] == self.run.step
+        return is_best or self._is_due(every)
+
+    def _log(self) -> None:
+        """Read what the device knows since the last line; stop if it went wrong, else tell the listeners."""
+        self._read_clock()
+        row, wrong = self.journal.read(self.run.seconds)
+        if wrong is not None:
+            self._fail(wrong)
+        for listener in self.listeners:
+            listener.on_log(row)
+
+    def _evaluate(self) -> None:
+        with self._paused():
+            metrics = evaluate(self.run, self.plan.workers)
+            self._judge(metrics)
+            row = {"step": self.run.step, "time": self.run.seconds} | metrics
+            for listener in self.listeners:
+                listener.on_eval(row)
+
+    def _judge(self, metrics: dict[str, float]) -> None:
+        """Is this the best evaluation so far, and how long has there been no better one?"""
+        if self.plan.monitor not in metrics:
+            raise TrainingFailed(
+                f"checkpoint.monitor={self.plan.monitor} is none of the metrics: {', '.join(metrics)}.",
+                step=self.run.step,
+            )
+        value = metrics[self.plan.monitor]
+        sign = 1.0 if self.plan.mode == "min" else -1.0
+        if self.run.best is None or sign * value < sign * self.run.best[0]:
+            self.run.best, self.run.stale = (value, self.run.step), 0
+        else:
+            self.run.stale += 1
+        ranked = sorted([*self.run.ranking, (value, self.run.step)], key=lambda entry: sign * entry[0])
+        self.run.ranking = ranked[: max(1, self.plan.keep_best)]
+
+    def _save(self) -> Path:
+        checkpoints = self.folder / "checkpoints"
+        path = checkpoints / f"step-{self.run.step}"
+        if self._saved == self.run.step:
+            return path
+        with self._paused():
+            sections = self.run.state()
+            if sections is not None:
+                save(checkpoints, self.run.step, sections)
+                best = {step for _, step in self.run.ranking[: self.plan.keep_best]}
+                prune(checkpoints, self.plan.keep_last, best)
+                for listener in self.listeners:
+                    listener.on_checkpoint(self.run.step, path)
+            self.run.world.barrier()
+        self._saved = self.run.step
+        return path
+
+    def _fail(self, wrong: NonFinite) -> None:
+        path = None
+        if self.incidents is not None:
+            path = self.incidents.path
+            self.incidents.write(
+                {"step": wrong.step, "kind": "non-finite gradient", "grad_norm": wrong.grad_norm, "losses": wrong.losses,
+                 "action": "the step changed nothing; the run ended"}
+            )  # fmt: skip
+        raise TrainingFailed(
+            f"the gradient is not finite (loss {sum(wrong.losses.values()):.4g}). Try a lower optimizer.lr, more "
+            "scheduler.warmup_steps or a lower trainer.clip_norm, and continue from the last checkpoint.",
+            step=wrong.step, incidents=path,
+        )  # fmt: skip
+
+    def _interrupt(self, number: int | None) -> None:
+        path = self._save()
+        # Another rank may have been told; SIGTERM is what launchers send.
+        raise Interrupted(number or 15, step=self.run.step, checkpoint=path)
+
+    def _resume_clock(self) -> None:
+        self._started = time.perf_counter() - self.run.seconds
+        self.journal.restart_clock(self.run.seconds)
+
+    def _read_clock(self) -> None:
+        self.run.seconds = time.perf_counter() - self._started
+
+    @contextmanager
+    def _paused(self) -> Iterator[None]:
+        """What happens here is not training time."""
+        self._read_clock()
+        began = time.perf_counter()
+        yield
+        pause = time.perf_counter() - began
+        self._started += pause
+
+    @contextmanager
+    def _profiled(self) -> Iterator[None]:
+        if self.profiler is None:
+            yield
+            return
+        self.profiler.start()
+        try:
+            yield
+        finally:
+            self.profiler.stop()

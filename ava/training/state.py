@@ -1,0 +1,166 @@
+"""All that a training is: what a step reads and changes, and what a checkpoint must hold.
+
+A checkpoint restores every part of it bit for bit: weights, optimizer, schedule, averages, the position in the
+data and the random numbers of every library and rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from ava.checkpoint import rng
+from ava.data.loader import Position, TrainingLoader
+from ava.distributed.world import World
+from ava.errors import InputError
+from ava.optimization.learning_rate.scheduler import Scheduler
+from ava.optimization.optimizers.wrappers.ema import EMA
+from ava.optimization.precision.policy import Policy
+from ava.tasks.task import Task
+
+
+class Clip(Protocol):
+    """Measures the gradients' global norm and limits them in place; returns the norm before, a 0-dim tensor."""
+
+    def __call__(self, parameters: list[torch.Tensor], /) -> torch.Tensor: ...
+
+
+@dataclass
+class Run:
+    """One training, ready to go on from where it stands.
+
+    Attributes:
+        model: the plain module; its parameter names are the checkpoint's.
+        network: what the step calls: `model`, compiled and wrapped for several ranks where asked.
+        step: optimizer steps taken.
+        position: samples taken.
+        seconds: time spent training, in seconds, over all sessions of this run.
+        best: the best value of the monitored metric so far and its step.
+        stale: evaluations since then.
+        ranking: the best evaluations so far, best first: those whose checkpoints are kept.
+    """
+
+    task: Task
+    model: nn.Module
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: Scheduler
+    policy: Policy
+    clip: Clip
+    loader: TrainingLoader
+    world: World
+    ema: EMA | None = None
+    step: int = 0
+    position: Position = field(default_factory=Position)
+    seconds: float = 0.0
+    best: tuple[float, int] | None = None
+    stale: int = 0
+    ranking: list[tuple[float, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.parameters: list[torch.Tensor] = [p for p in self.model.parameters() if p.requires_grad]
+
+    def state(self) -> dict[str, Any] | None:
+        """What a checkpoint holds, by section; None on ranks other than 0, which only contribute to it."""
+        random = self.world.gather(rng.capture())
+        if not self.world.is_main:
+            return None
+        sections = {
+            "model": self.model.state_dict(),
+            "optimizer": named_optimizer_state(self.optimizer, self.model),
+            "rng": {str(rank): state for rank, state in enumerate(random)},
+            "progress": {
+                "step": self.step,
+                "epoch": self.position.epoch,
+                "sample": self.position.sample,
+                "num_samples": len(self.loader.split),
+                "seconds": self.seconds,
+                "best": self.best,
+                "stale": self.stale,
+                "ranking": self.ranking,
+                "scheduler": self.scheduler.state_dict(),
+            },
+        }
+        if self.ema is not None:
+            sections["ema"] = self.ema.state_dict()
+        return sections
+
+    def restore(self, sections: Mapping[str, Any]) -> None:
+        """Continue from a checkpoint's sections.
+
+        Raises:
+            InputError: the checkpoint is of another model, optimizer or data set.
+        """
+        progress = sections["progress"]
+        if progress["num_samples"] != len(self.loader.split):
+            raise InputError(
+                f"the checkpoint was trained on {progress['num_samples']} samples, this data has "
+                f"{len(self.loader.split)}.", hint="Resume with the data it was trained on.",
+            )  # fmt: skip
+        _load("model", lambda: self.model.load_state_dict(sections["model"]))
+        load_named_optimizer_state(self.optimizer, self.model, sections["optimizer"])
+        if (self.ema is not None) and "ema" not in sections:
+            raise InputError("the checkpoint holds no weight averages.", hint="Resume with `trainer.ema_decay=null`.")
+        if self.ema is not None:
+            self.ema.load_state_dict(sections["ema"])
+        self.step, self.seconds = progress["step"], progress["seconds"]
+        self.position = Position(progress["epoch"], progress["sample"])
+        self.best, self.stale, self.ranking = progress["best"], progress["stale"], progress["ranking"]
+        self.scheduler.load_state_dict(progress["scheduler"])
+        mine = sections["rng"].get(str(self.world.rank))
+        if mine is not None:
+            rng.restore(mine)
+
+
+def named_optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Any]:
+    """An optimizer's state by parameter name, so that it survives another order of parameters or groups.
+
+    Returns:
+        {"state": {name: {slot: value}}, "groups": [{hyperparameter: value, ..., "names": [name, ...]}]}
+    """
+    names = {id(p): name for name, p in model.named_parameters()}
+    plain = optimizer.state_dict()
+    by_index: dict[int, str] = {}
+    groups = []
+    for live, group in zip(optimizer.param_groups, plain["param_groups"], strict=True):
+        members = [names[id(p)] for p in live["params"]]
+        by_index |= dict(zip(group["params"], members, strict=True))
+        hyper = {k: v for k, v in group.items() if k not in ("params", "param_names")}
+        groups.append(hyper | {"names": members})
+    return {"state": {by_index[i]: slots for i, slots in plain["state"].items()}, "groups": groups}
+
+
+def load_named_optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module, named: Mapping[str, Any]) -> None:
+    """Load what `named_optimizer_state` gave. Hyperparameters stay as built (the user may have changed them, and a
+    schedule sets them anew); what else an optimizer keeps in its groups, such as counters, is restored.
+
+    Raises:
+        InputError: the parameters or the optimizer are others.
+    """
+    plain = optimizer.state_dict()
+    names = {id(p): name for name, p in model.named_parameters()}
+    index: dict[str, int] = {}
+    for live, group in zip(optimizer.param_groups, plain["param_groups"], strict=True):
+        index |= {names[id(p)]: i for p, i in zip(live["params"], group["params"], strict=True)}
+    strangers = sorted(set(named["state"]) - set(index))
+    if strangers:
+        raise InputError(f"the checkpoint holds optimizer state for parameters that the model lacks: {strangers[:3]}.")
+    plain["state"] = {index[name]: slots for name, slots in named["state"].items()}
+    for group, saved in zip(plain["param_groups"], named["groups"], strict=False):
+        group |= {k: v for k, v in saved.items() if k not in optimizer.defaults and k not in ("names", "initial_lr")}
+    _load("optimizer", lambda: optimizer.load_state_dict(plain))
+
+
+def _load(part: str, load: Callable[[], Any]) -> None:
+    try:
+        load()
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"the checkpoint's {part} does not fit this configuration's: {reason[:300]}",
+            hint=f"Resume with the {part} it was trained with.",
+        ) from error

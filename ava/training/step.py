@@ -1,0 +1,106 @@
+"""One optimizer step, top to bottom.
+
+Whatever changes training stands here as a named line; whatever only watches gets the report. Nothing here waits
+for the device: losses, norms and the decision to skip stay tensors until somebody reads the report.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from ava.data.loader import Batch, Window
+from ava.training.state import Run
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did.
+
+    Attributes:
+        step: its number, counted from 1.
+        lr: the first group's learning rate in this step.
+        num_samples: samples of the step, over all ranks.
+        losses: objective -> this rank's part of the mean over the step's counted terms, 0-dim, not yet read.
+        grad_norm: global gradient norm before clipping, 0-dim, not yet read.
+        stop: a rank was told to stop.
+    """
+
+    step: int
+    lr: float
+    num_samples: int
+    losses: dict[str, torch.Tensor]
+    grad_norm: torch.Tensor
+    stop: bool = False
+
+
+def training_step(run: Run, window: Window, stop: bool = False) -> StepReport:
+    """Take one step with the samples of `window`.
+
+    Args:
+        stop: this rank was told to stop; the report says whether any rank was.
+    """
+    lr = run.optimizer.param_groups[0]["lr"]
+    total, stop = _agree(run, window, stop)
+    losses = _accumulate(run, window, total)
+    grad_norm = run.clip(run.parameters)
+    _guard(run, grad_norm)
+    run.optimizer.step()
+    run.scheduler.step()
+    if run.ema is not None:
+        run.ema.update()
+    run.step += 1
+    run.position = window.position
+    return StepReport(run.step, lr, window.num_samples, losses, grad_norm, stop)
+
+
+def _agree(run: Run, window: Window, stop: bool) -> tuple[float, bool]:
+    """How many terms the step's loss averages over, all ranks together, and whether any rank has to stop."""
+    count = sum(run.task.count(batch) for batch in window.batches) if window.counted else 0
+    if run.world.size == 1:
+        return float(count), stop
+    counted, stopping = run.world.sum([float(count), float(stop)])
+    return counted, stopping > 0
+
+
+def _accumulate(run: Run, window: Window, total: float) -> dict[str, torch.Tensor]:
+    """Gradients of the mean loss over the whole window: `p.grad` after the last micro-batch, averaged over ranks.
+
+    Every micro-batch's summed loss is divided by the window's count, so uneven micro-batches weigh what they hold.
+    """
+    run.optimizer.zero_grad(set_to_none=True)
+    # DDP averages over ranks where the loss is a sum over them.
+    weight = run.world.size / max(total, 1.0) if window.counted else 0.0
+    losses: dict[str, torch.Tensor] = {}
+    for index, batch in enumerate(window.batches):
+        with _without_sync(run, last=index == len(window.batches) - 1):
+            parts = _forward(run, batch)
+            objective = sum(parts.values()) * weight
+            objective.backward()
+        for name, part in parts.items():
+            mean = part.detach() * (weight / run.world.size)
+            losses[name] = losses[name] + mean if name in losses else mean
+    return losses
+
+
+def _forward(run: Run, batch: Batch) -> dict[str, torch.Tensor]:
+    """Summed losses by objective, under the precision policy."""
+    device = run.world.device
+    if device.type != "cpu":
+        batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+    with run.policy.autocast():
+        return run.task.losses(run.network, batch)
+
+
+def _without_sync(run: Run, last: bool) -> AbstractContextManager[None]:
+    """Ranks exchange gradients once a step, with the last micro-batch."""
+    network = run.network
+    return network.no_sync() if isinstance(network, DistributedDataParallel) and not last else nullcontext()
+
+
+def _guard(run: Run, grad_norm: torch.Tensor) -> None:
+    """A non-finite gradient changes nothing: the optimizer skips by selection on the device."""
+    run.optimizer.found_inf = (~torch.isfinite(grad_norm)).float()  # type: ignore[attr-defined]
