@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ava.reporting.memory import peak_memory
+from ava.reporting.environment import peak_memory
 from ava.training.state import Run
 from ava.training.step import StepReport
 

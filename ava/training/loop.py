@@ -15,7 +15,7 @@ from typing import Literal
 from ava.checkpoint.checkpoint import prune, save
 from ava.data.loader import Window
 from ava.errors import Interrupted, TrainingFailed
-from ava.reporting.incidents import Incidents
+from ava.reporting.incidents import IncidentLog
 from ava.reporting.listener import Listener
 from ava.training.evaluation import evaluate
 from ava.training.interrupt import StopSignal
@@ -67,7 +67,7 @@ class Trainer:
     """
 
     def __init__(
-        self, run: Run, plan: Plan, folder: Path, listeners: list[Listener], incidents: Incidents | None = None,
+        self, run: Run, plan: Plan, folder: Path, listeners: list[Listener], incidents: IncidentLog | None = None,
         profiler: Profiler | None = None,
     ) -> None:  # fmt: skip
         self.run, self.plan, self.folder, self.listeners = run, plan, folder, listeners
@@ -177,9 +177,8 @@ class Trainer:
         if self.incidents is not None:
             path = self.incidents.path
             self.incidents.write(
-                {"step": wrong.step, "kind": "non-finite gradient", "grad_norm": wrong.grad_norm, "losses": wrong.losses,
-                 "action": "the step changed nothing; the run ended"}
-            )  # fmt: skip
+                wrong.step, "nonfinite_gradient", "raise", grad_norm=wrong.grad_norm, loss=sum(wrong.losses.values())
+            )
         raise TrainingFailed(
             f"the gradient is not finite (loss {sum(wrong.losses.values()):.4g}). Try a lower optimizer.lr, more "
             "scheduler.warmup_steps or a lower trainer.clip_norm, and continue from the last checkpoint.",

@@ -1,0 +1,60 @@
+"""The same training in Ava's own loop, with everything on that a default run has on."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from ava import registry
+from ava.bench.turns import Gate
+from ava.bench.workloads import Workload
+from ava.data.loader import Position, TrainingLoader, Window
+from ava.distributed.world import World
+from ava.optimization import get_optimizer
+from ava.optimization.gradients.clip.norm import norm
+from ava.optimization.learning_rate.constant import constant
+from ava.optimization.learning_rate.scheduler import Scheduler
+from ava.optimization.precision.policy import Policy
+from ava.reporting.listener import Listener
+from ava.reporting.metrics import MetricsLog
+from ava.tasks.task import Task
+from ava.training.loop import Plan, Trainer
+from ava.training.state import Run
+
+
+class _Metered(TrainingLoader):
+    """A loader that gives what the gate lets through."""
+
+    gate: Gate[Window]
+
+    def windows(self, start: Position) -> Iterator[Window]:
+        return iter(self.gate)
+
+
+def build(workload: Workload, task: Task, model: torch.nn.Module, loader: TrainingLoader) -> Run:
+    """A run of the workload on this machine's processor, with AdamW, clipping and a constant schedule."""
+    optimizer = get_optimizer("adamw")(model.parameters(), lr=workload.lr, weight_decay=0.01)
+    return Run(
+        task=task, model=model, network=model, optimizer=optimizer, scheduler=Scheduler(optimizer, constant, 10**9),
+        policy=Policy("fp32", "cpu"), clip=norm, loader=loader, world=World(0, 1, torch.device("cpu")),
+    )  # fmt: skip
+
+
+def default_listeners(folder: Path) -> list[Listener]:
+    """What a default run tells: `metrics.jsonl` and TensorBoard."""
+    return [MetricsLog(folder / "metrics.jsonl"), registry.logger["tensorboard"].load()(folder, 0)]
+
+
+def train(workload: Workload, gate: Gate[Window]) -> None:
+    """Train until the windows end, logging every ten steps."""
+    task, model, loader = workload.build()
+    metered = _Metered(loader.split, batch_size=loader.batch_size)
+    metered.gate = gate
+    run = build(workload, task, model, metered)
+    with tempfile.TemporaryDirectory() as folder:
+        plan = Plan(10**9, log_every=10, eval_every=0, checkpoint_every=0, keep_last=1, keep_best=0,
+                    monitor=task.monitor, mode=task.mode)  # fmt: skip
+        Trainer(run, plan, Path(folder), default_listeners(Path(folder))).train()

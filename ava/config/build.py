@@ -1,0 +1,171 @@
+"""A checked configuration becomes a run: its parts, its directory, its training, its summary.
+
+Everything is built before anything is written, so that bad input leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ava import registry
+from ava.checkpoint import atomic
+from ava.checkpoint.checkpoint import load
+from ava.config.parts import build_run
+from ava.config.saved import to_yaml
+from ava.config.schema import Config, ResumePlan
+from ava.distributed.world import World, join
+from ava.errors import Interrupted, TrainingFailed
+from ava.reporting.environment import peak_memory
+from ava.reporting.incidents import IncidentLog
+from ava.reporting.listener import Listener
+from ava.reporting.metrics import MetricsLog
+from ava.reporting.progress import Progress
+from ava.reporting.run_directory import RunDirectory
+from ava.reporting.summary import Summary
+from ava.training.determinism import deterministic_kernels
+from ava.training.loop import Plan, Trainer
+from ava.training.profiling import Profiler
+from ava.training.state import Run
+
+
+def run(config: Config, *, saved: ResumePlan | None) -> dict[str, Any]:
+    """Train what `config` says, on every rank of this launch.
+
+    Args:
+        config: the checked configuration.
+        saved: the checkpoint to continue from, if any.
+
+    Returns:
+        What `summary.json` holds; an empty dict on ranks other than 0.
+
+    Raises:
+        InputError: a part, the data, the run directory or the checkpoint cannot be used; nothing was written.
+        TrainingFailed: training went wrong.
+        Interrupted: it was told to stop, and saved a checkpoint.
+    """
+    with (
+        join(config.trainer.device, config.distributed.timeout_s) as world,
+        deterministic_kernels(config.trainer.deterministic),
+    ):
+        training, plan = build_run(config, world)
+        if saved is not None and saved.new_run:
+            training.restore(load(saved.checkpoint))
+        with _claimed(config, saved, world) as folder:
+            if saved is not None and not saved.new_run:
+                training.restore(load(saved.checkpoint))
+            return _train(config, training, plan, folder)
+
+
+@contextmanager
+def _claimed(config: Config, saved: ResumePlan | None, world: World) -> Iterator[Path]:
+    """The run directory, locked by rank 0 as long as the run lasts; its path on every rank."""
+    held: list[RunDirectory] = []
+
+    def claim() -> Path:
+        if saved is not None and not saved.new_run:
+            held.append(RunDirectory.open(saved.run_dir))
+        elif config.run_dir is not None:
+            held.append(RunDirectory.create(Path(config.run_dir)))
+        else:
+            held.append(RunDirectory.unique(default_run_dir(config)))
+        return held[0].root
+
+    try:
+        yield world.decide(claim)
+    finally:
+        for directory in held:
+            directory.release()
+
+
+def default_run_dir(config: Config) -> Path:
+    """`outputs/<date>/<time>-<task>-<optimizer>`, below the working directory."""
+    now = datetime.now()
+    return Path("outputs", f"{now:%Y-%m-%d}", f"{now:%H-%M-%S}-{config.task.name}-{config.optimizer.name}")
+
+
+def _train(config: Config, training: Run, plan: Plan, folder: Path) -> dict[str, Any]:
+    world = training.world
+    summary = Summary(folder / "summary.json", {plan.monitor: plan.mode})
+    listeners = _listeners(config, training, folder, summary) if world.is_main else []
+    incidents = IncidentLog(folder / "incidents.jsonl") if world.is_main else None
+    profiler = Profiler(folder / "profile", plan.total_steps - training.step) if config.trainer.profile else None
+    trainer = Trainer(training, plan, folder, listeners, incidents, profiler if world.is_main else None)
+    try:
+        if world.is_main:
+            atomic.write_text(folder / "config.yaml", to_yaml(config))
+            info = _introduction(config, training, plan, folder)
+            for listener in listeners:
+                listener.on_start(info)
+        status = trainer.train()
+        if not world.is_main:
+            return {}
+        baselines = [vars(baseline) for baseline in training.task.baselines()]
+        final = summary.complete(_facts(config, training, plan, folder, status, baselines), str(world.device))
+        for listener in listeners:
+            listener.on_end(final)
+        return final
+    except (TrainingFailed, Interrupted) as error:
+        if world.is_main:
+            status = "failed" if isinstance(error, TrainingFailed) else "interrupted"
+            facts = _facts(config, training, plan, folder, status, [])
+            summary.on_end(summary.complete(facts, str(world.device)))
+        raise
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+def _listeners(config: Config, training: Run, folder: Path, summary: Summary) -> list[Listener]:
+    """Who watches, metrics first; what a resumed run wrote after its checkpoint is dropped here."""
+    metrics = MetricsLog(folder / "metrics.jsonl")
+    metrics.truncate_after(training.step)
+    for row in metrics.read():
+        summary.observe(row)
+    loggers = [registry.logger[name].load()(folder, training.step + 1) for name in config.logger]
+    return [metrics, summary, *loggers, Progress()]
+
+
+def _introduction(config: Config, training: Run, plan: Plan, folder: Path) -> dict[str, Any]:
+    return {
+        "run_dir": str(folder), "first_step": training.step + 1, "total_steps": plan.total_steps,
+        "parameters": _num_parameters(training), "unit": "samples", "task": config.task.name,
+        "model": config.model.name, "optimizer": config.optimizer.name, "scheduler": config.scheduler.name,
+        "device": str(training.world.device), "ranks": training.world.size,
+        "data": training.task.data.description, "notices": _notices(training),
+    }  # fmt: skip
+
+
+def _notices(training: Run) -> list[str]:
+    """What a user should know of this combination before it trains."""
+    parts = training.world.size * training.loader.accumulate
+    if parts > 1 and any(isinstance(module, _BatchNorm) for module in training.model.modules()):
+        share = training.loader.batch_size // parts
+        return [
+            f"The model normalises over the batch: with {training.world.size} rank(s) and {training.loader.accumulate} "
+            f"micro-batch(es) its statistics come from {share} samples, not {training.loader.batch_size}, and the "
+            "result differs from that of one undivided batch. Group norm would not."
+        ]
+    return []
+
+
+def _facts(
+    config: Config, training: Run, plan: Plan, folder: Path, status: str, baselines: list[dict[str, Any]]
+) -> dict[str, Any]:
+    samples = training.position.epoch * len(training.loader.split) + training.position.sample
+    return {
+        "status": status, "steps": training.step, "seconds": training.seconds,
+        "throughput": samples / max(training.seconds, 1e-9), "peak_memory": peak_memory(training.world.device),
+        "parameters": _num_parameters(training), "monitor": plan.monitor, "mode": plan.mode, "baselines": baselines,
+        "run_dir": str(folder), "task": config.task.name, "model": config.model.name,
+        "optimizer": config.optimizer.name, "scheduler": config.scheduler.name, "seed": config.seed,
+    }  # fmt: skip
+
+
+def _num_parameters(training: Run) -> int:
+    return sum(p.numel() for p in training.model.parameters())
