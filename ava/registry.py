@@ -24,7 +24,7 @@ import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, overload
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
@@ -100,12 +100,19 @@ class Registry:
         self._builtin: dict[str, Entry] | None = None
         self._plugins: dict[str, Entry] = {}
 
-    def __call__(self, builder: B | None = None, /, **tags: Any) -> Any:
+    @overload
+    def __call__(self, builder: B, /) -> B: ...
+    @overload
+    def __call__(self, /, **tags: Any) -> Callable[[B], B]: ...
+    def __call__(self, builder: B | None = None, /, **tags: Any) -> B | Callable[[B], B]:
         """Register `builder` under its own name in lower case, or under the tag `name`."""
         if builder is None:
-            return lambda late: self(late, **tags)
+            return lambda late: self._register(late, tags)
+        return self._register(builder, {})
+
+    def _register(self, builder: B, tags: dict[str, Any]) -> B:
         if not builder.__module__.startswith(self.package + "."):
-            self._register_plugin(builder, tags)
+            self._register_plugin(builder, dict(tags))
         return builder
 
     def __iter__(self) -> Iterator[Entry]:

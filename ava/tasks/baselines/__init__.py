@@ -1,0 +1,1 @@
+"""What simple methods reach on the same validation data, so that a user sees what was learned."""

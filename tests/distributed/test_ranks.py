@@ -1,0 +1,65 @@
+"""Several ranks train what one process trains."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+COMMON = ["trainer.max_steps=20", "trainer.batch_size=50", "trainer.log_every=1", "logger=[]", "scheduler=onecycle",
+          "model.width=16", "trainer.eval_every=7"]  # fmt: skip
+
+
+def launch(ranks, *overrides, check=True):
+    command = [sys.executable, "-m"]
+    if ranks > 1:
+        command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"]
+    command += ["ava.cli.train", *COMMON, *overrides]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, check=check, env=environment, timeout=120)
+
+
+def losses(run_dir):
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line], [line for line in lines if "eval/loss" in line]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [["optimizer=adamw"], ["optimizer=sgd", "trainer.accumulate=4"]],
+    ids=["adamw", "sgd-accumulate"],
+)
+def test_two_ranks_equal_one(tmp_path, overrides):
+    """898 samples in windows of 50 leave 48 for the last; 20 steps cross into the second epoch."""
+    launch(1, *overrides, f"run_dir={tmp_path / 'one'}")
+    done = launch(2, *overrides, f"run_dir={tmp_path / 'two'}")
+    one, evaluations_of_one = losses(tmp_path / "one")
+    two, evaluations_of_two = losses(tmp_path / "two")
+    assert len(one) == 20
+    assert two == pytest.approx(one, rel=1e-4)
+    for mine, theirs in zip(evaluations_of_two, evaluations_of_one, strict=True):
+        assert mine["eval/loss"] == pytest.approx(theirs["eval/loss"], rel=1e-4)
+    assert done.stdout.count("run directory") == 1
+
+
+def test_more_ranks_than_samples_in_the_last_window(tmp_path):
+    """The last window of 898 / 299 holds one sample: the other ranks step without one."""
+    arguments = ["optimizer=sgd", "trainer.batch_size=299", "trainer.max_steps=5"]
+    launch(1, *arguments, f"run_dir={tmp_path / 'one'}")
+    launch(3, *arguments, f"run_dir={tmp_path / 'three'}")
+    assert losses(tmp_path / "three")[0] == pytest.approx(losses(tmp_path / "one")[0], rel=1e-4)
+
+
+def test_bad_input_is_told_once_and_leaves_nothing(tmp_path):
+    done = launch(2, "optimizer=lino", f"run_dir={tmp_path / 'run'}", check=False)
+    assert done.returncode != 0
+    assert done.stderr.count("Did you mean") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_sweep_inside_torchrun_is_refused(tmp_path):
+    done = launch(2, "-m", "seed=0,1", f"sweep.dir={tmp_path / 'sweep'}", check=False)
+    assert done.returncode != 0
+    assert "torchrun" in done.stderr
+    assert not (tmp_path / "sweep").exists()

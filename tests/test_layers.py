@@ -1,0 +1,49 @@
+"""Imports point down, and only the top two layers know Hydra."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "ava"
+LAYERS = [
+    {"registry", "errors"},
+    {"optimization"},
+    {"distributed", "checkpoint", "reporting"},
+    {"models", "data"},
+    {"tasks"},
+    {"training"},
+    {"config", "bench"},
+    {"cli"},
+]
+FLOOR = {name: number for number, names in enumerate(LAYERS) for name in names}
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names if node.module == "ava"}
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    own = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    below = {name.split(".")[1] for name in imported(path) if name.startswith("ava.")}
+    upward = {name for name in below & FLOOR.keys() if FLOOR[name] > FLOOR[own]}
+    assert not upward, f"{own} stands below {upward}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_config_and_cli_know_hydra(path):
+    if path.relative_to(PACKAGE).parts[0] not in ("config", "cli"):
+        assert not {name for name in imported(path) if name.split(".")[0] in ("hydra", "omegaconf", "pydantic")}
+
+
+def test_every_package_has_a_floor():
+    packages = {path.name for path in PACKAGE.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    assert packages <= FLOOR.keys()
