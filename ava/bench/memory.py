@@ -1,6 +1,6 @@
 """Peak memory of a loop in a process of its own, and whether it grows with the steps.
 
-    python -m ava.bench.memory ava digits 10000
+python -m ava.bench.memory ava digits 10000
 """
 
 from __future__ import annotations

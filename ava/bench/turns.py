@@ -86,8 +86,7 @@ def measure(loops: dict[str, Callable[[Gate[T]], None]], gates: dict[str, Gate[T
         rounds: counted turns of each loop.
     """
     workers = {
-        name: threading.Thread(target=loop, args=(gates[name],), name=name, daemon=True)
-        for name, loop in loops.items()
+        name: threading.Thread(target=loop, args=(gates[name],), name=name, daemon=True) for name, loop in loops.items()
     }
     costs = {name: Cost([], []) for name in loops}
     for worker in workers.values():

@@ -53,7 +53,10 @@ class Journal:
         last = reports[-1]
         row = {"step": last.step, "time": seconds} | _loss_columns(losses[-1])
         row |= {"lr": float(last.lr), "grad_norm": norms[-1]}
-        row |= {"throughput": sum(r.num_samples for r in reports) / elapsed, "memory": peak_memory(self.run.world.device)}
+        row |= {
+            "throughput": sum(r.num_samples for r in reports) / elapsed,
+            "memory": peak_memory(self.run.world.device),
+        }
         for report, norm, loss in zip(reports, norms, losses, strict=True):
             if not math.isfinite(norm):
                 return row, NonFinite(report.step, norm, loss)

@@ -35,7 +35,7 @@ class Plan:
         eval_every: evaluate; 0 evaluates at the end only.
         checkpoint_every: save; None saves with every evaluation, 0 at the end only.
         keep_last: newest checkpoints to keep.
-        keep_best: best checkpoints by the monitored metric to keep besides.
+        keep_best: keep the checkpoint of the best evaluation besides.
         monitor: the metric that says which is best.
         mode: whether a smaller or a larger value of it is better.
         patience: evaluations without a better one after which training stops early; None never stops early.
@@ -47,7 +47,7 @@ class Plan:
     eval_every: int
     checkpoint_every: int | None
     keep_last: int
-    keep_best: int
+    keep_best: bool
     monitor: str
     mode: Literal["min", "max"]
     patience: int | None = None
@@ -119,7 +119,7 @@ class Trainer:
 
     def _checkpoint_is_due(self) -> bool:
         every = self.plan.eval_every if self.plan.checkpoint_every is None else self.plan.checkpoint_every
-        is_best = self.plan.keep_best > 0 and self.run.best is not None and self.run.best[1] == self.run.step
+        is_best = self.plan.keep_best and self.run.best is not None and self.run.best[1] == self.run.step
         return is_best or self._is_due(every)
 
     def _log(self) -> None:
@@ -152,8 +152,6 @@ class Trainer:
             self.run.best, self.run.stale = (value, self.run.step), 0
         else:
             self.run.stale += 1
-        ranked = sorted([*self.run.ranking, (value, self.run.step)], key=lambda entry: sign * entry[0])
-        self.run.ranking = ranked[: max(1, self.plan.keep_best)]
 
     def _save(self) -> Path:
         checkpoints = self.folder / "checkpoints"
@@ -164,7 +162,7 @@ class Trainer:
             sections = self.run.state()
             if sections is not None:
                 save(checkpoints, self.run.step, sections)
-                best = {step for _, step in self.run.ranking[: self.plan.keep_best]}
+                best = {self.run.best[1]} if self.plan.keep_best and self.run.best is not None else set()
                 prune(checkpoints, self.plan.keep_last, best)
                 for listener in self.listeners:
                     listener.on_checkpoint(self.run.step, path)

@@ -41,7 +41,6 @@ class Run:
         seconds: time spent training, in seconds, over all sessions of this run.
         best: the best value of the monitored metric so far and its step.
         stale: evaluations since then.
-        ranking: the best evaluations so far, best first: those whose checkpoints are kept.
     """
 
     task: Task
@@ -59,7 +58,6 @@ class Run:
     seconds: float = 0.0
     best: tuple[float, int] | None = None
     stale: int = 0
-    ranking: list[tuple[float, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.parameters: list[torch.Tensor] = [p for p in self.model.parameters() if p.requires_grad]
@@ -81,7 +79,6 @@ class Run:
                 "seconds": self.seconds,
                 "best": self.best,
                 "stale": self.stale,
-                "ranking": self.ranking,
                 "scheduler": self.scheduler.state_dict(),
             },
         }
@@ -109,7 +106,7 @@ class Run:
             self.ema.load_state_dict(sections["ema"])
         self.step, self.seconds = progress["step"], progress["seconds"]
         self.position = Position(progress["epoch"], progress["sample"])
-        self.best, self.stale, self.ranking = progress["best"], progress["stale"], progress["ranking"]
+        self.best, self.stale = progress["best"], progress["stale"]
         self.scheduler.load_state_dict(progress["scheduler"])
         mine = sections["rng"].get(str(self.world.rank))
         if mine is not None:
@@ -120,7 +117,7 @@ def named_optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) ->
     """An optimizer's state by parameter name, so that it survives another order of parameters or groups.
 
     Returns:
-        {"state": {name: {slot: value}}, "groups": [{hyperparameter: value, ..., "names": [name, ...]}]}
+        {"class": name, "state": {name: {slot: value}}, "groups": [{hyperparameter: value, "names": [name, ...]}]}
     """
     names = {id(p): name for name, p in model.named_parameters()}
     plain = optimizer.state_dict()
@@ -131,7 +128,8 @@ def named_optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) ->
         by_index |= dict(zip(group["params"], members, strict=True))
         hyper = {k: v for k, v in group.items() if k not in ("params", "param_names")}
         groups.append(hyper | {"names": members})
-    return {"state": {by_index[i]: slots for i, slots in plain["state"].items()}, "groups": groups}
+    state = {by_index[i]: slots for i, slots in plain["state"].items()}
+    return {"class": type(optimizer).__name__, "state": state, "groups": groups}
 
 
 def load_named_optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module, named: Mapping[str, Any]) -> None:
@@ -141,6 +139,11 @@ def load_named_optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Modul
     Raises:
         InputError: the parameters or the optimizer are others.
     """
+    if named["class"] != type(optimizer).__name__:
+        raise InputError(
+            f"the checkpoint's optimizer is {named['class']}, this configuration's is {type(optimizer).__name__}.",
+            hint="Resume with the optimizer it was trained with.",
+        )
     plain = optimizer.state_dict()
     names = {id(p): name for name, p in model.named_parameters()}
     index: dict[str, int] = {}

@@ -113,7 +113,7 @@ def test_resuming_with_other_parts(tmp_path, overrides, part):
 
 
 def test_keeps_the_last_and_the_best(tmp_path):
-    ava.train([*QUICK, "trainer.eval_every=4", "checkpoint.every=null", "checkpoint.keep_last=1", "checkpoint.keep_best=1",
+    ava.train([*QUICK, "trainer.eval_every=4", "checkpoint.every=null", "checkpoint.keep_last=1", "checkpoint.keep_best=true",
                f"run_dir={tmp_path / 'run'}"])  # fmt: skip
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     kept = {path.name for path in (tmp_path / "run" / "checkpoints").glob("step-*")}

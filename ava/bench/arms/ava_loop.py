@@ -55,6 +55,6 @@ def train(workload: Workload, gate: Gate[Window]) -> None:
     metered.gate = gate
     run = build(workload, task, model, metered)
     with tempfile.TemporaryDirectory() as folder:
-        plan = Plan(10**9, log_every=10, eval_every=0, checkpoint_every=0, keep_last=1, keep_best=0,
+        plan = Plan(10**9, log_every=10, eval_every=0, checkpoint_every=0, keep_last=1, keep_best=False,
                     monitor=task.monitor, mode=task.mode)  # fmt: skip
         Trainer(run, plan, Path(folder), default_listeners(Path(folder))).train()
