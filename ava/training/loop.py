@@ -5,6 +5,7 @@ The host reads the device only where a line is logged, an evaluation or a checkp
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -148,7 +149,8 @@ class Trainer:
             )
         value = metrics[self.plan.monitor]
         sign = 1.0 if self.plan.mode == "min" else -1.0
-        if self.run.best is None or sign * value < sign * self.run.best[0]:
+        is_first = self.run.best is None and not math.isnan(value)
+        if is_first or (self.run.best is not None and sign * value < sign * self.run.best[0]):
             self.run.best, self.run.stale = (value, self.run.step), 0
         else:
             self.run.stale += 1
