@@ -1,0 +1,67 @@
+"""Optimizers, learning rates, gradients and precision in pure torch, without a configuration.
+
+Names are imported as they are asked for, so that listing what there is costs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ava.optimization.catalogue import OptimizerFactory as OptimizerFactory
+    from ava.optimization.catalogue import SchedulerFactory as SchedulerFactory
+    from ava.optimization.catalogue import get_clip as get_clip
+    from ava.optimization.catalogue import get_optimizer as get_optimizer
+    from ava.optimization.catalogue import get_scheduler as get_scheduler
+    from ava.optimization.catalogue import list_clips as list_clips
+    from ava.optimization.catalogue import list_optimizers as list_optimizers
+    from ava.optimization.catalogue import list_schedulers as list_schedulers
+    from ava.optimization.learning_rate.factors import Factors as Factors
+    from ava.optimization.learning_rate.onecycle_lr import OneCycleLR as OneCycleLR
+    from ava.optimization.learning_rate.scheduler import Scheduler as Scheduler
+    from ava.optimization.optimizers.state_bytes import state_bytes as state_bytes
+    from ava.optimization.optimizers.wrappers.ema import EMA as EMA
+    from ava.optimization.precision.policy import Policy as Policy
+
+_MODULES = {
+    "EMA": "optimizers.wrappers.ema",
+    "Factors": "learning_rate.factors",
+    "OneCycleLR": "learning_rate.onecycle_lr",
+    "OptimizerFactory": "catalogue",
+    "Policy": "precision.policy",
+    "Scheduler": "learning_rate.scheduler",
+    "SchedulerFactory": "catalogue",
+    "get_clip": "catalogue",
+    "get_optimizer": "catalogue",
+    "get_scheduler": "catalogue",
+    "list_clips": "catalogue",
+    "list_optimizers": "catalogue",
+    "list_schedulers": "catalogue",
+    "state_bytes": "optimizers.state_bytes",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """An exported name, or an optimizer's class: `Lion` and `LionOptimizer` are `get_optimizer("lion")`."""
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    optimizers = _optimizer_classes() if name[:1].isupper() else {}
+    if name in optimizers:
+        from ava.optimization.catalogue import get_optimizer
+
+        return get_optimizer(optimizers[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*_MODULES, *_optimizer_classes()])
+
+
+def _optimizer_classes() -> dict[str, str]:
+    """Class name -> registered name."""
+    from ava.optimization.catalogue import class_name
+    from ava.registry import optimizer
+
+    titles = {class_name(entry): entry.name for entry in optimizer}
+    return titles | {f"{title}Optimizer": name for title, name in titles.items()}

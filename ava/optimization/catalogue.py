@@ -1,0 +1,127 @@
+"""What there is, by name: optimizers, schedules and clippings. Listing imports no torch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from ava import registry
+from ava.errors import InputError, nearest
+from ava.optimization.options import check
+from ava.registry import Entry
+
+if TYPE_CHECKING:
+    import torch
+
+    from ava.optimization.learning_rate.scheduler import Scheduler
+
+
+def list_optimizers() -> list[str]:
+    """Every optimizer's name."""
+    return registry.optimizer.names()
+
+
+def get_optimizer(name: str) -> type[torch.optim.Optimizer]:
+    """The class of an optimizer: `get_optimizer("lion")(params, lr=1e-4)`.
+
+    Args:
+        name: one of `list_optimizers()`.
+
+    Returns:
+        A torch.optim.Optimizer whose signature is `(params, <options>, *, engine="auto")`.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    from ava.optimization.optimizers.composed import build_class
+
+    entry = registry.optimizer[name]
+    return build_class(entry.name, entry.load())
+
+
+def list_schedulers() -> list[str]:
+    """Every schedule's name."""
+    return registry.scheduler.names()
+
+
+def get_scheduler(name: str) -> Callable[..., Any]:
+    """A schedule: the pure function `(step, total, **options) -> Factors`.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    return registry.scheduler[name].load()
+
+
+def list_clips() -> list[str]:
+    """Every gradient clipping's name."""
+    return registry.clip.names()
+
+
+def get_clip(name: str) -> Callable[..., Any]:
+    """A gradient clipping: the function `(parameters, **options) -> norm before clipping`.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    return registry.clip[name].load()
+
+
+def class_name(entry: Entry) -> str:
+    """What the class of a registered optimizer is called: its tag `title`, or its name in capitals ("Lion")."""
+    return str(entry.tags.get("title", "".join(word.capitalize() for word in entry.name.split("_"))))
+
+
+class OptimizerFactory:
+    """Optimizers by name."""
+
+    @staticmethod
+    def create(optimizer_name: str, model_parameters: Iterable[Any], **options: Any) -> torch.optim.Optimizer:
+        """Build an optimizer.
+
+        Args:
+            optimizer_name: one of `list_optimizers()`.
+            model_parameters: tensors, (name, tensor) pairs, or groups.
+            options: the optimizer's options, such as `lr` and `weight_decay`.
+
+        Raises:
+            InputError: no optimizer has the name, or it has no such option, or the value is not allowed.
+        """
+        _refuse_unknown(registry.optimizer[optimizer_name], options, allowed=("engine",))
+        return get_optimizer(optimizer_name)(model_parameters, **options)
+
+
+class SchedulerFactory:
+    """Schedulers by name."""
+
+    @staticmethod
+    def create(
+        scheduler_name: str, optimizer: torch.optim.Optimizer, total_steps: int, **options: Any
+    ) -> Scheduler:  # fmt: skip
+        """Build a scheduler.
+
+        Args:
+            scheduler_name: one of `list_schedulers()`.
+            optimizer: whose groups it moves; any torch.optim.Optimizer.
+            total_steps: the training's length in optimizer steps.
+            options: the schedule's options, such as `warmup_steps`.
+
+        Raises:
+            InputError: no schedule has the name, or it has no such option, or the value is not allowed.
+        """
+        from ava.optimization.learning_rate.scheduler import Scheduler
+
+        entry = registry.scheduler[scheduler_name]
+        _refuse_unknown(entry, options)
+        options = {key: check(key, value, entry.parameters[key][0]) for key, value in options.items()}
+        return Scheduler(optimizer, functools.partial(entry.load(), **options), total_steps)
+
+
+def _refuse_unknown(entry: Entry, options: Iterable[str], allowed: tuple[str, ...] = ()) -> None:
+    known = (*entry.parameters, *allowed)
+    for key in options:
+        if key not in known:
+            raise InputError(
+                f"{entry.name} has no option {key!r}; it has: {', '.join(known)}.", hint=nearest(key, known)
+            )

@@ -1,0 +1,26 @@
+"""Clipping by the global norm."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ava.registry import PositiveFloat, clip
+
+
+@clip
+def norm(parameters: list[Tensor], /, clip_norm: PositiveFloat = 1.0) -> Tensor:
+    """Global norm: all gradients scaled together, so that the direction is kept.
+
+        g <- g * min(1, clip_norm / ||g||)
+
+    Args:
+        parameters: those with a gradient are measured and clipped in place.
+        clip_norm: the largest norm that is let through.
+
+    Returns:
+        The norm before clipping, 0-dim, on the gradients' device; not read here.
+
+    Reference: Pascanu et al. 2013, https://arxiv.org/abs/1211.5063
+    """
+    return torch.nn.utils.clip_grad_norm_(parameters, clip_norm)

@@ -1,0 +1,85 @@
+"""The fused engine: torch's own kernels, for the sentences that equal one.
+
+Torch's kernel divides by the gradient scale in place: with `grad_scale` set, `p.grad` holds the unscaled gradient
+afterwards, as it does with torch.optim's `fused=True`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from ava.optimization.optimizers.engines.batch import Batch, localise
+from ava.optimization.optimizers.sentence import Sentence
+from ava.optimization.optimizers.stages.decay import coupled_decay, decoupled_decay
+from ava.optimization.optimizers.stages.direction import along_gradient, along_momentum, divide, nesterov
+from ava.optimization.optimizers.stages.moments import adam_moments, heavy_ball
+from ava.optimization.optimizers.stages.write import descend
+from ava.optimization.optimizers.storage.dense import Dense
+
+DEVICES = frozenset({"cpu", "cuda", "xpu"})
+
+
+def fits(batch: Batch) -> bool:
+    """Whether torch has this sentence as one kernel on this device."""
+    return (
+        batch.sentence in KERNELS
+        and batch.parameters[0].device.type in DEVICES
+        and isinstance(batch.codec, Dense)
+    )  # fmt: skip
+
+
+def run(batch: Batch) -> None:
+    """One update of every parameter of the batch."""
+    found_inf = None if batch.skip is None else batch.skip.to(torch.float32)
+    scale = None if batch.grad_scale is None else batch.grad_scale.to(torch.float32)
+    KERNELS[batch.sentence](localise(batch), scale, found_inf)
+
+
+def _adam(batch: Batch, scale: Tensor | None, found_inf: Tensor | None) -> None:
+    group, states = batch.group, batch.states
+    beta1, beta2 = group["betas"]
+    steps = [state["step"] for state in states]
+    torch._foreach_add_(steps, _ONE if steps[0].is_cpu else 1)
+    kernel = torch._fused_adam_ if coupled_decay in batch.sentence else torch._fused_adamw_
+    kernel(
+        batch.parameters, batch.gradients, [state["exp_avg"] for state in states],
+        [state["exp_avg_sq"] for state in states], [], steps, lr=group["lr"], beta1=beta1, beta2=beta2,
+        weight_decay=_decay(batch), eps=group["eps"], amsgrad=False, maximize=False,
+        grad_scale=scale, found_inf=found_inf,
+    )  # fmt: skip
+    if found_inf is not None:
+        torch._foreach_sub_(steps, [found_inf] * len(steps))
+
+
+def _sgd(batch: Batch, scale: Tensor | None, found_inf: Tensor | None) -> None:
+    group, has_momentum = batch.group, heavy_ball in batch.sentence
+    # Buffers start at zero, so the first step needs no rule of its own and may be skipped on the device.
+    torch._fused_sgd_(
+        batch.parameters, batch.gradients, [state["momentum_buffer"] for state in batch.states] if has_momentum else [],
+        weight_decay=_decay(batch), momentum=group["momentum"] if has_momentum else 0.0, lr=group["lr"], dampening=0.0,
+        nesterov=nesterov in batch.sentence, maximize=False, is_first_step=False,
+        grad_scale=scale, found_inf=found_inf,
+    )  # fmt: skip
+
+
+def _decay(batch: Batch) -> float:
+    """The decay that the sentence speaks of: none if it has no word for it."""
+    spoken = coupled_decay in batch.sentence or decoupled_decay in batch.sentence
+    return float(batch.group["weight_decay"]) if spoken else 0.0
+
+
+_ONE = torch.tensor(1.0)
+
+_DECAYS: tuple[Sentence, ...] = ((), (coupled_decay,))
+_DIRECTIONS: tuple[Sentence, ...] = ((along_gradient,), (heavy_ball, along_momentum), (heavy_ball, nesterov))
+
+KERNELS: dict[Sentence, Callable[[Batch, Tensor | None, Tensor | None], None]] = {
+    (adam_moments, divide, descend): _adam,
+    (adam_moments, divide, decoupled_decay, descend): _adam,
+    (coupled_decay, adam_moments, divide, descend): _adam,
+    **{(*decay, *direction, descend): _sgd for decay, direction in product(_DECAYS, _DIRECTIONS)},
+}

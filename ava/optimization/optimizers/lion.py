@@ -1,0 +1,30 @@
+"""Lion."""
+
+from __future__ import annotations
+
+from ava.optimization.optimizers.sentence import Words
+from ava.optimization.optimizers.stages.decay import decoupled_decay
+from ava.optimization.optimizers.stages.direction import sign
+from ava.optimization.optimizers.stages.moments import interpolate
+from ava.optimization.optimizers.stages.write import descend
+from ava.registry import Decay, NonNegativeFloat, PositiveFloat, optimizer
+
+
+@optimizer(title="Lion")
+def lion(
+    lr: PositiveFloat = 1e-4,
+    betas: tuple[Decay, Decay] = (0.9, 0.99),
+    weight_decay: NonNegativeFloat = 0.0,
+) -> Words:
+    """Lion: the sign of an interpolated momentum; half of AdamW's state.
+
+        u = sign(b1 m + (1 - b1) g);  p <- (1 - lr wd) p - lr u;  m <- b2 m + (1 - b2) g
+
+    Args:
+        lr: learning rate; 3 to 10 times smaller than AdamW's.
+        betas: weight of the momentum in this update, and decay of the momentum.
+        weight_decay: decay per unit of learning rate; 3 to 10 times larger than AdamW's.
+
+    Reference: Chen et al. 2023, https://arxiv.org/abs/2302.06675
+    """
+    return interpolate, sign, weight_decay and decoupled_decay, descend

@@ -1,0 +1,90 @@
+"""Checks one option against the annotation of its parameter, as the configuration would."""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from ava.errors import InputError
+
+_SIGNS = {Gt: ("above", "gt"), Ge: ("at least", "ge"), Lt: ("below", "lt"), Le: ("at most", "le")}
+
+
+def check(name: str, value: Any, annotation: Any) -> Any:
+    """The value as the annotation's type.
+
+    Args:
+        name: the option, for the message.
+        value: what was given.
+        annotation: from the annotations that `ava.registry` knows.
+
+    Returns:
+        The value; a list is made the tuple that is asked for, a whole number a float.
+
+    Raises:
+        InputError: the value is not allowed; says what is.
+    """
+    if not _is_allowed(value, annotation):
+        raise InputError(f"must be {describe(annotation)}.", key=name, value=value)
+    return _convert(value, annotation)
+
+
+def describe(annotation: Any) -> str:
+    """What an annotation allows, in words."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        limits = [f"{_SIGNS[type(m)][0]} {getattr(m, _SIGNS[type(m)][1])}" for m in arguments[1:] if type(m) in _SIGNS]
+        return " ".join([describe(arguments[0]), " and ".join(limits)]).strip()
+    if origin is Literal:
+        return "one of " + ", ".join(map(repr, arguments))
+    if origin is tuple:
+        words = list(map(describe, arguments))
+        return f"{len(words)} values, " + (f"each {words[0]}" if len(set(words)) == 1 else ", ".join(words))
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(map(describe, arguments))
+    plain = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a text"}
+    return plain.get(annotation, "null" if annotation is types.NoneType else str(annotation))
+
+
+def _is_allowed(value: Any, annotation: Any) -> bool:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return _is_allowed(value, arguments[0]) and all(_is_within(value, limit) for limit in arguments[1:])
+    if origin is Literal:
+        return value in arguments
+    if origin is tuple:
+        fits = isinstance(value, tuple | list) and len(value) == len(arguments)
+        return fits and all(map(_is_allowed, value, arguments))
+    if origin in (types.UnionType, typing.Union):
+        return any(_is_allowed(value, argument) for argument in arguments)
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return annotation is Any or isinstance(value, annotation)
+
+
+def _is_within(value: Any, limit: Any) -> bool:
+    match limit:
+        case Gt(gt):
+            return bool(value > gt)
+        case Ge(ge):
+            return bool(value >= ge)
+        case Lt(lt):
+            return bool(value < lt)
+        case Le(le):
+            return bool(value <= le)
+    return True
+
+
+def _convert(value: Any, annotation: Any) -> Any:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return _convert(value, arguments[0])
+    if origin is tuple:
+        return tuple(map(_convert, value, arguments))
+    return float(value) if annotation is float else value
