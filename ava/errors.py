@@ -34,7 +34,7 @@ class InputError(ValueError):
         return InputError(self.problem, key=key, value=value, hint=self.hint)
 
 
-class TrainingFailed(RuntimeError):
+class TrainingFailed(RuntimeError):  # noqa: N818
     """Training cannot go on; exit code 1.
 
     Args:
@@ -62,7 +62,7 @@ def _shown(value: object, limit: int = 80) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818
     """SIGINT or SIGTERM ended the training after a checkpoint; exit code 130 or 143.
 
     Args:

@@ -77,7 +77,7 @@ class Entry:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """option -> default, for the options that have one."""
+        """Each option that has a default, with it."""
         return {name: default for name, (_, default) in self.parameters.items() if default is not REQUIRED}
 
     def load(self) -> Callable[..., Any]:

@@ -76,6 +76,7 @@ def compare(workload: Workload, names: list[str], rounds: int) -> list[dict[str,
 
 
 def loop_named(name: str, workload: Workload, model: torch.nn.Module) -> Callable[[Gate[Any]], None]:
+    """The loop called `name`, ready to train `model` on a gate's batches; others' packages are imported here."""
     if name == "ava":
         return functools.partial(ava_loop.train, workload)
     if name == "lightning":

@@ -17,6 +17,7 @@ from ava import registry
 from ava.checkpoint import atomic
 from ava.checkpoint.checkpoint import load
 from ava.config.parts import build_run
+from ava.config.paths import default_run_dir
 from ava.config.saved import to_yaml
 from ava.config.schema import Config, ResumePlan
 from ava.distributed.world import World, join
@@ -25,7 +26,7 @@ from ava.reporting.environment import peak_memory
 from ava.reporting.incidents import IncidentLog
 from ava.reporting.listener import Listener
 from ava.reporting.metrics import MetricsLog
-from ava.reporting.progress import Progress
+from ava.reporting.progress import progress
 from ava.reporting.run_directory import RunDirectory
 from ava.reporting.summary import Summary
 from ava.training.determinism import deterministic_kernels
@@ -73,7 +74,7 @@ def _claimed(config: Config, saved: ResumePlan | None, world: World) -> Iterator
         elif config.run_dir is not None:
             held.append(RunDirectory.create(Path(config.run_dir)))
         else:
-            held.append(RunDirectory.unique(default_run_dir(config)))
+            held.append(RunDirectory.unique(default_run_dir(config.task.name, config.optimizer.name, datetime.now())))
         return held[0].root
 
     try:
@@ -81,12 +82,6 @@ def _claimed(config: Config, saved: ResumePlan | None, world: World) -> Iterator
     finally:
         for directory in held:
             directory.release()
-
-
-def default_run_dir(config: Config) -> Path:
-    """`outputs/<date>/<time>-<task>-<optimizer>`, below the working directory."""
-    now = datetime.now()
-    return Path("outputs", f"{now:%Y-%m-%d}", f"{now:%H-%M-%S}-{config.task.name}-{config.optimizer.name}")
 
 
 def _train(config: Config, training: Run, plan: Plan, folder: Path) -> dict[str, Any]:
@@ -112,8 +107,8 @@ def _train(config: Config, training: Run, plan: Plan, folder: Path) -> dict[str,
         return final
     except (TrainingFailed, Interrupted) as error:
         if world.is_main:
-            status = "failed" if isinstance(error, TrainingFailed) else "interrupted"
-            facts = _facts(config, training, plan, folder, status, [])
+            ending = "failed" if isinstance(error, TrainingFailed) else "interrupted"
+            facts = _facts(config, training, plan, folder, ending, [])
             summary.on_end(summary.complete(facts, str(world.device)))
         raise
     finally:
@@ -128,7 +123,7 @@ def _listeners(config: Config, training: Run, folder: Path, summary: Summary) ->
     for row in metrics.read():
         summary.observe(row)
     loggers = [registry.logger[name].load()(folder, training.step + 1) for name in config.logger]
-    return [metrics, summary, *loggers, Progress()]
+    return [metrics, summary, *loggers, progress()]
 
 
 def _introduction(config: Config, training: Run, plan: Plan, folder: Path) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from ava.errors import InputError
 
@@ -23,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class World:
-    """This process among the `size` processes of the run, and the device it computes on."""
+    """One process among the `size` processes of the run, and the device it computes on."""
 
     rank: int
     size: int
@@ -98,9 +100,9 @@ def join(device: str, timeout_s: float = 600.0) -> Iterator[World]:
     if size == 1:
         yield World(0, 1, chosen)
         return
-    store, rank, size = next(dist.rendezvous("env://", rank, size))
+    store, rank, size = next(rendezvous("env://", rank, size))
     # Restarted workers must not read a dead worker's addresses from the store that the agent keeps alive.
-    store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    store = PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=timeout_s))
     try:

@@ -141,7 +141,7 @@ class Trainer:
                 listener.on_eval(row)
 
     def _judge(self, metrics: dict[str, float]) -> None:
-        """Is this the best evaluation so far, and how long has there been no better one?"""
+        """Note whether this is the best evaluation so far, and how long there has been no better one."""
         if self.plan.monitor not in metrics:
             raise TrainingFailed(
                 f"checkpoint.monitor={self.plan.monitor} is none of the metrics: {', '.join(metrics)}.",

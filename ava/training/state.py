@@ -26,7 +26,7 @@ from ava.tasks.task import Task
 class Clip(Protocol):
     """Measures the gradients' global norm and limits them in place; returns the norm before, a 0-dim tensor."""
 
-    def __call__(self, parameters: list[torch.Tensor], /) -> torch.Tensor: ...
+    def __call__(self, parameters: list[torch.Tensor], /) -> torch.Tensor: ...  # noqa: D102
 
 
 @dataclass

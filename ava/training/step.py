@@ -6,6 +6,7 @@ for the device: losses, norms and the decision to skip stay tensors until somebo
 
 from __future__ import annotations
 
+import functools
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -41,6 +42,8 @@ def training_step(run: Run, window: Window, stop: bool = False) -> StepReport:
     """Take one step with the samples of `window`.
 
     Args:
+        run: what is trained; changed in place.
+        window: this rank's samples.
         stop: this rank was told to stop; the report says whether any rank was.
     """
     lr = run.optimizer.param_groups[0]["lr"]
@@ -78,12 +81,16 @@ def _accumulate(run: Run, window: Window, total: float) -> dict[str, torch.Tenso
     for index, batch in enumerate(window.batches):
         with _without_sync(run, last=index == len(window.batches) - 1):
             parts = _forward(run, batch)
-            objective = sum(parts.values()) * weight
-            objective.backward()
+            torch.autograd.backward(_combine(parts) * weight)
         for name, part in parts.items():
             mean = part.detach() * (weight / run.world.size)
             losses[name] = losses[name] + mean if name in losses else mean
     return losses
+
+
+def _combine(parts: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Several objectives become one: their sum."""
+    return functools.reduce(torch.add, parts.values())
 
 
 def _forward(run: Run, batch: Batch) -> dict[str, torch.Tensor]:

@@ -44,9 +44,8 @@ def test_epochs_and_steps_limit_together(tmp_path):
 
 
 def test_stops_early_when_nothing_improves(tmp_path):
-    summary = ava.train(
-        [*QUICK, "optimizer.lr=1e-12", "trainer.eval_every=2", "trainer.early_stop_patience=3", f"run_dir={tmp_path / 'run'}"]
-    )
+    impatient = ["optimizer.lr=1e-12", "trainer.eval_every=2", "trainer.early_stop_patience=3"]
+    summary = ava.train([*QUICK, *impatient, f"run_dir={tmp_path / 'run'}"])
     assert summary["status"] == "stopped early"
     assert summary["steps"] < 20
     assert (tmp_path / "run" / "checkpoints" / f"step-{summary['steps']}").is_dir()
@@ -55,7 +54,7 @@ def test_stops_early_when_nothing_improves(tmp_path):
 def test_a_diverged_run_says_where_and_keeps_its_checkpoints(tmp_path):
     run_dir = tmp_path / "run"
     with pytest.raises(TrainingFailed, match=r"step \d+: the gradient is not finite") as failure:
-        ava.train([*QUICK, "optimizer=sgd", "optimizer.lr=1e30", "trainer.clip=none", "scheduler=constant", f"run_dir={run_dir}"])
+        ava.train([*QUICK, "optimizer=sgd", "optimizer.lr=1e30", "trainer.clip=none", f"run_dir={run_dir}"])
     incident = lines(run_dir, "incidents.jsonl")[0]
     assert incident["step"] == failure.value.step
     assert str(run_dir / "incidents.jsonl") in str(failure.value)
@@ -99,6 +98,6 @@ def test_profile_leaves_a_trace(tmp_path):
 
 
 def test_batch_norm_is_told_of(tmp_path, capsys):
-    ava.train([*QUICK, "model=resnet", "~model.width", "model.norm=batch", "trainer.accumulate=2", "trainer.max_steps=1",
-               f"run_dir={tmp_path / 'run'}"])  # fmt: skip
+    batch_norm = ["model=resnet", "model.norm=batch", "trainer.accumulate=2", "trainer.max_steps=1"]
+    ava.train([*QUICK, *batch_norm, f"run_dir={tmp_path / 'run'}"])
     assert "normalises over the batch" in capsys.readouterr().out

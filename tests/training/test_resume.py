@@ -113,8 +113,8 @@ def test_resuming_with_other_parts(tmp_path, overrides, part):
 
 
 def test_keeps_the_last_and_the_best(tmp_path):
-    ava.train([*QUICK, "trainer.eval_every=4", "checkpoint.every=null", "checkpoint.keep_last=1", "checkpoint.keep_best=true",
-               f"run_dir={tmp_path / 'run'}"])  # fmt: skip
+    keep = ["trainer.eval_every=4", "checkpoint.every=null", "checkpoint.keep_last=1", "checkpoint.keep_best=true"]
+    ava.train([*QUICK, *keep, f"run_dir={tmp_path / 'run'}"])
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     kept = {path.name for path in (tmp_path / "run" / "checkpoints").glob("step-*")}
     assert kept == {"step-24", f"step-{summary['best']['eval/accuracy']['step']}"}

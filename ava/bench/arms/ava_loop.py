@@ -13,7 +13,7 @@ from ava.bench.turns import Gate
 from ava.bench.workloads import Workload
 from ava.data.loader import Position, TrainingLoader, Window
 from ava.distributed.world import World
-from ava.optimization import get_optimizer
+from ava.optimization import OptimizerFactory
 from ava.optimization.gradients.clip.norm import norm
 from ava.optimization.learning_rate.constant import constant
 from ava.optimization.learning_rate.scheduler import Scheduler
@@ -36,7 +36,7 @@ class _Metered(TrainingLoader):
 
 def build(workload: Workload, task: Task, model: torch.nn.Module, loader: TrainingLoader) -> Run:
     """A run of the workload on this machine's processor, with AdamW, clipping and a constant schedule."""
-    optimizer = get_optimizer("adamw")(model.parameters(), lr=workload.lr, weight_decay=0.01)
+    optimizer = OptimizerFactory.create("adamw", model.parameters(), lr=workload.lr, weight_decay=0.01)
     return Run(
         task=task, model=model, network=model, optimizer=optimizer, scheduler=Scheduler(optimizer, constant, 10**9),
         policy=Policy("fp32", "cpu"), clip=norm, loader=loader, world=World(0, 1, torch.device("cpu")),

@@ -25,7 +25,7 @@ def train(workload: Workload, model: torch.nn.Module, batches: Gate[Batch]) -> N
         optimizer.zero_grad(set_to_none=True)
         logits = model(batch["inputs"])
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, -2).float(), batch["targets"].flatten())
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step % LOG_EVERY == 0:

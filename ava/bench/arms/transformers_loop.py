@@ -36,7 +36,6 @@ class _Trainer(transformers.Trainer):
 
 def train(workload: Workload, model: torch.nn.Module, batches: Gate[Batch]) -> None:
     """Train until the batches end."""
-    transformers.logging.set_verbosity_error()
     logging.getLogger("transformers").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -24,12 +24,11 @@ CHUNK = 2**20
 
 
 def fits(batch: Batch) -> bool:
-    """Whether the sentence is written out here, for a plain step: no scale, no skip, no tensor as learning rate."""
+    """Whether the sentence is written out here, for a plain step: no scale, no tensor as learning rate."""
     parameter = batch.parameters[0]
     return (
         batch.sentence in LISTS
         and batch.grad_scale is None
-        and batch.skip is None
         and isinstance(batch.codec, Dense)
         and compute_dtype(parameter) is parameter.dtype
         and not isinstance(batch.group["lr"], Tensor)
@@ -58,10 +57,18 @@ def _lion(batch: Batch, chunk: slice) -> None:
     group, parameters, gradients = batch.group, batch.parameters[chunk], batch.gradients[chunk]
     averages = [state["exp_avg"] for state in batch.states[chunk]]
     lr, (beta1, beta2) = group["lr"], group["betas"]
+    shrink: float | Tensor = 1 - lr * group["weight_decay"] if decoupled_decay in batch.sentence else 1.0
+    if batch.skip is not None:
+        # A gradient equal to the average moves the average by nothing, bit for bit, and 0 * sign is nothing too.
+        gradients = [m.where(batch.skip, g) for m, g in zip(averages, gradients, strict=True)]
+        keep = (~batch.skip).to(parameters[0].dtype)
+        shrink = 1 - (1 - shrink) * keep
     updates = torch._foreach_lerp(averages, gradients, 1 - beta1)
     torch._foreach_sign_(updates)
+    if batch.skip is not None:
+        torch._foreach_mul_(updates, keep)
     if decoupled_decay in batch.sentence:
-        torch._foreach_mul_(parameters, 1 - lr * group["weight_decay"])
+        torch._foreach_mul_(parameters, shrink)
     torch._foreach_add_(parameters, updates, alpha=-lr)
     torch._foreach_lerp_(averages, gradients, 1 - beta2)
 

@@ -43,7 +43,10 @@ def _adam(batch: Batch, scale: Tensor | None, found_inf: Tensor | None) -> None:
     group, states = batch.group, batch.states
     beta1, beta2 = group["betas"]
     steps = [state["step"] for state in states]
-    torch._foreach_add_(steps, _ONE if steps[0].is_cpu else 1)
+    if found_inf is None:
+        torch._foreach_add_(steps, _ONE if steps[0].is_cpu else 1)
+    else:
+        torch._foreach_add_(steps, [1 - found_inf] * len(steps))  # a skipped step does not count
     kernel = torch._fused_adam_ if coupled_decay in batch.sentence else torch._fused_adamw_
     kernel(
         batch.parameters, batch.gradients, [state["exp_avg"] for state in states],
@@ -51,8 +54,6 @@ def _adam(batch: Batch, scale: Tensor | None, found_inf: Tensor | None) -> None:
         weight_decay=_decay(batch), eps=group["eps"], amsgrad=False, maximize=False,
         grad_scale=scale, found_inf=found_inf,
     )  # fmt: skip
-    if found_inf is not None:
-        torch._foreach_sub_(steps, [found_inf] * len(steps))
 
 
 def _sgd(batch: Batch, scale: Tensor | None, found_inf: Tensor | None) -> None:
