@@ -9,7 +9,7 @@ from ava.tasks.task import Task
 
 
 @task(kind="images")
-def digits(data: Data, /, label_smoothing: Fraction = 0.0) -> Task:
+def digits(data: Data, /, label_smoothing: Fraction = 0.1) -> Task:
     """Handwritten digits, 8 x 8 pixels (data=digits); no download.
 
     Args:

@@ -1,0 +1,42 @@
+"""Ava trains PyTorch models from a configuration and keeps the run alive.
+
+    summary = ava.train(["optimizer=lion", "scheduler=onecycle", "seed=1"])
+
+runs what `ava-train optimizer=lion scheduler=onecycle seed=1` runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["__version__", "train"]
+
+__version__ = "0.1.0"
+
+
+def train(overrides: Sequence[str] = (), config_dirs: Sequence[str | Path] = ()) -> dict[str, Any]:
+    """Compose a configuration, check it, train, and return the summary of the run.
+
+    Args:
+        overrides: what would stand on the command line, such as `["optimizer=lion", "trainer.max_steps=100"]`.
+        config_dirs: directories with configuration files of your own.
+
+    Returns:
+        What the run's `summary.json` holds.
+
+    Raises:
+        ava.errors.InputError: something in the configuration cannot be; nothing was written.
+        ava.errors.TrainingFailed: training went wrong past help.
+        ava.errors.Interrupted: a signal ended it, after a checkpoint.
+    """
+    from ava.config.paths import check_config_dirs
+    from ava.config.places import check_places
+    from ava.config.resume import prepare
+
+    config, plan = prepare(overrides, check_config_dirs([str(folder) for folder in config_dirs]))
+    check_places(config, plan)
+    from ava.config.build import run
+
+    return run(config, saved=plan)

@@ -1,0 +1,70 @@
+"""`ava`: the registry, the measurements, and the same training as `ava-train`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import ava
+from ava.cli.exits import run_command
+from ava.errors import InputError, nearest
+from ava.registry import REGISTRIES
+
+_HELP = f"""\
+ava COMMAND
+
+  ava train [overrides]   train; the same as ava-train
+  ava list [SORT]         what can be chosen, with every option; SORT: {", ".join(REGISTRIES)}
+  ava bench loop          what the training loop costs beside a bare PyTorch loop
+  ava --version           the version
+"""
+_COMMANDS = ("train", "list", "bench")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: what follows the command's name; None takes it from the process.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["train"]:
+        from ava.cli import train
+
+        return train.main(words[1:])
+    return run_command("ava", lambda: _dispatch(words))
+
+
+def _dispatch(words: list[str]) -> int:
+    command, rest = (words[0], words[1:]) if words else ("--help", [])
+    if command in ("--help", "-h"):
+        print(_HELP, end="")
+        return 0
+    if command == "--version":
+        print(f"ava {ava.__version__}")
+        return 0
+    if command == "list":
+        from ava.cli.listing import list_parts
+
+        return list_parts(rest)
+    if command == "bench":
+        return _bench(rest)
+    raise InputError(
+        f"there is no command {command!r}; there are: {', '.join(_COMMANDS)}.", hint=nearest(command, _COMMANDS)
+    )
+
+
+def _bench(words: list[str]) -> int:
+    if words[:1] != ["loop"]:
+        asked = words[0] if words else "nothing"
+        raise InputError(f"there is no measurement {asked!r}; there is: loop.", hint="Write `ava bench loop`.")
+    from ava.bench.loop import main as loop
+
+    return loop(words[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
