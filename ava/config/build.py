@@ -72,7 +72,9 @@ def _claimed(config: Config, saved: ResumePlan | None, world: World) -> Iterator
         if saved is not None and not saved.new_run:
             held.append(RunDirectory.open(saved.run_dir))
         elif config.run_dir is not None:
-            held.append(RunDirectory.create(Path(config.run_dir)))
+            # A run that `resume=auto` was to continue may have died before its first checkpoint.
+            begun = config.resume == "auto" and (Path(config.run_dir) / "config.yaml").exists()
+            held.append((RunDirectory.open if begun else RunDirectory.create)(Path(config.run_dir)))
         else:
             held.append(RunDirectory.unique(default_run_dir(config.task.name, config.optimizer.name, datetime.now())))
         return held[0].root

@@ -78,7 +78,9 @@ def compose_raw(overrides: Sequence[str], config_dirs: Sequence[Path] = (), base
     loader = loading.make_loader(config_dirs)
     groups = frozenset(o.key_or_group for o in parsed if loader.repository.group_exists(o.key_or_group))
     lines = overriding.for_hydra(parsed, groups.__contains__, lambda group: loading.options(loader, group))
-    lines = [choice for choice in base if choice.partition("=")[0] not in groups] + lines
+    lines = [
+        choice for choice in base or _fitting_task(parsed, groups) if choice.partition("=")[0] not in groups
+    ] + lines
     unresolved, resolved = _compose(loader, lines)
     if unresolved.get("plugins") != plugins and unresolved.get("plugins") not in (None, []):
         raise InputError(
@@ -86,6 +88,18 @@ def compose_raw(overrides: Sequence[str], config_dirs: Sequence[Path] = (), base
             hint="Add `plugins=[...]` to the command.",
         )  # fmt: skip
     return Composed(tuple(parsed), groups, unresolved, _fold_path(resolved))
+
+
+def _fitting_task(parsed: Sequence[overriding.Override], groups: frozenset[str]) -> list[str]:
+    """Choose the task for whoever names only data: the one that is made for any data of that kind."""
+    chosen = {override.key_or_group: override.value() for override in parsed if override.key_or_group in groups}
+    name = chosen.get("data")
+    if "task" in chosen or "experiment" in chosen or name not in PARTS["data"]:
+        return []
+    kind = PARTS["data"][str(name)].tags.get("kind")
+    general = [task.name for task in PARTS["task"] if task.tags.get("general") and task.tags.get("kind") == kind]
+    own = [task.name for task in PARTS["task"] if task.name == name]
+    return [f"task={task}" for task in own or general]
 
 
 def _compose(loader: Any, lines: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:

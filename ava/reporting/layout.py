@@ -75,7 +75,10 @@ def headline(info: dict[str, Any]) -> str:
         parts.append(f"{info['parameters']:,} parameters")
     if info.get("total_steps"):
         first = info.get("first_step", 1)
-        parts.append(f"steps {first:,} to {info['total_steps']:,}")
+        over = first > info["total_steps"]
+        parts.append(
+            f"all {info['total_steps']:,} steps taken" if over else f"steps {first:,} to {info['total_steps']:,}"
+        )
     return ", ".join(parts)
 
 

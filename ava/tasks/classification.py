@@ -63,7 +63,7 @@ class Classification:
         return [majority_class(self.data), linear_model(self.data, spec_of(self.data, ImageSpec, _REMEDY))]
 
 
-@task(kind="images")
+@task(kind="images", general=True)
 def classification(data: Data, /, label_smoothing: Fraction = 0.0) -> Task:
     """Image classification on any labelled images (data=images path=FOLDER).
 

@@ -85,7 +85,7 @@ def _summed_cross_entropy(model: torch.nn.Module, batch: Batch) -> Tensor:
     return cross_entropy(logits.flatten(0, 1), batch["targets"].flatten(), ignore_index=IGNORED, reduction="sum")
 
 
-@task(kind="tokens")
+@task(kind="tokens", general=True)
 def language_model(data: Data, /) -> Task:
     """Next-token prediction on any tokens (data=text or data=tokens, path=FILE_OR_FOLDER).
 

@@ -92,6 +92,11 @@ class Run:
         Raises:
             InputError: the checkpoint is of another model, optimizer or data set.
         """
+        missing = [name for name in ("model", "optimizer", "progress", "rng") if name not in sections]
+        if missing:
+            raise InputError(
+                f"the checkpoint has no section {', '.join(missing)}: it was not written by a training run."
+            )
         progress = sections["progress"]
         if progress["num_samples"] != len(self.loader.split):
             raise InputError(
@@ -139,9 +144,9 @@ def load_named_optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Modul
     Raises:
         InputError: the parameters or the optimizer are others.
     """
-    if named["class"] != type(optimizer).__name__:
+    if named.get("class") != type(optimizer).__name__:
         raise InputError(
-            f"the checkpoint's optimizer is {named['class']}, this configuration's is {type(optimizer).__name__}.",
+            f"the checkpoint's optimizer is {named.get('class')}, this configuration's is {type(optimizer).__name__}.",
             hint="Resume with the optimizer it was trained with.",
         )
     plain = optimizer.state_dict()
