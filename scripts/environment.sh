@@ -18,7 +18,7 @@ make_environment() {
   if [ -e "$stamp[dev]" ] || { [ -z "$extra" ] && [ -e "$stamp" ]; }; then return; fi
   echo "Installing ava$extra with the versions of scripts/constraints.txt into .venv (once; some minutes)"
   [ -x .venv/bin/python ] || "$python" -m venv .venv
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check -c scripts/constraints.txt -e ".$extra"
+  .venv/bin/python -m pip install -qq --disable-pip-version-check -c scripts/constraints.txt -e ".$extra"
   rm -f .venv/ava-*
   touch "$stamp$extra"
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -90,7 +91,7 @@ def compose_raw(overrides: Sequence[str], config_dirs: Sequence[Path] = (), base
     return Composed(tuple(parsed), groups, unresolved, _fold_path(resolved))
 
 
-def _fitting_task(parsed: Sequence[overriding.Override], groups: frozenset[str]) -> list[str]:
+def _fitting_task(parsed: Sequence[Override], groups: frozenset[str]) -> list[str]:
     """Choose the task for whoever names only data: the one that is made for any data of that kind."""
     chosen = {override.key_or_group: override.value() for override in parsed if override.key_or_group in groups}
     name = chosen.get("data")
