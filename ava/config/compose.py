@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.override_parser.types import Override
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
