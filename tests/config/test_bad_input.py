@@ -136,7 +136,7 @@ ROWS = [
     Row("no jobs", "sweep.jobs=0", ("sweep.jobs=0", f"{WHOLE} > 0")),
     # combinations
     Row("a model of another kind", "task=stdlib_lm model=resnet", ("model=resnet", "images", "tokens", "gpt")),
-    Row("data of another kind", "data=stdlib", ("data=stdlib", "tokens", "task=digits", "images")),
+    Row("data of another kind", "task=digits data=stdlib", ("data=stdlib", "tokens", "task=digits", "images")),
     Row("no end", "trainer.max_steps=null", ("trainer.max_steps=null", "trainer.max_epochs", "when to stop")),
     Row("more pieces than samples", "trainer.batch_size=4 trainer.accumulate=5", ("trainer.accumulate=5", "=4")),
     Row(
