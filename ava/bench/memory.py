@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ava.bench.turns import Gate
+from ava.bench.turns import Ended, Gate, until_ended
 from ava.bench.workloads import WORKLOADS
 from ava.data.loader import Position
 
@@ -53,6 +53,7 @@ class _Counted(Gate[Any]):
                 self.marks.append(_usage())
             yield next(self.stream)
         self.marks.append(_usage())
+        raise Ended
 
 
 def _usage() -> tuple[int, int]:
@@ -71,7 +72,7 @@ def main(argv: list[str]) -> None:
     _, model, loader = workload.build()
     windows = loader.windows(Position())
     gate = _Counted(windows if loop == "ava" else (w.batches[0] for w in windows), steps)
-    loop_named(loop, workload, model)(gate)
+    until_ended(loop_named(loop, workload, model), gate)
     (middle, objects), (end, more) = gate.marks[0], gate.marks[-1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({

@@ -7,6 +7,7 @@ one gate is open at a time.
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import threading
 import time
@@ -38,6 +39,10 @@ class Cost:
         return statistics.median(mine / theirs for mine, theirs in zip(self.wall, base.wall, strict=True))
 
 
+class Ended(Exception):  # noqa: N818
+    """The stream is over. An exception ends every framework's loop at once; the end of an iterator does not."""
+
+
 class Gate(Generic[T]):
     """An iterator of batches that opens for one turn at a time.
 
@@ -55,7 +60,7 @@ class Gate(Generic[T]):
         while True:
             self._turn.acquire()
             if self._closed:
-                return
+                raise Ended
             for _ in range(self.per_turn):
                 yield next(self.stream)
             self._done.release()
@@ -77,6 +82,12 @@ class Gate(Generic[T]):
         self._turn.release()
 
 
+def until_ended(loop: Callable[[Gate[T]], None], gate: Gate[T]) -> None:
+    """Run a loop until its gate ends it."""
+    with contextlib.suppress(Ended):
+        loop(gate)
+
+
 def measure(loops: dict[str, Callable[[Gate[T]], None]], gates: dict[str, Gate[T]], rounds: int) -> dict[str, Cost]:
     """Run the loops in alternation; the first two rounds warm up and do not count.
 
@@ -86,7 +97,8 @@ def measure(loops: dict[str, Callable[[Gate[T]], None]], gates: dict[str, Gate[T
         rounds: counted turns of each loop.
     """
     workers = {
-        name: threading.Thread(target=loop, args=(gates[name],), name=name, daemon=True) for name, loop in loops.items()
+        name: threading.Thread(target=until_ended, args=(loop, gates[name]), name=name, daemon=True)
+        for name, loop in loops.items()
     }
     costs = {name: Cost([], []) for name in loops}
     for worker in workers.values():

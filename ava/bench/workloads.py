@@ -48,7 +48,7 @@ class Workload:
 
 
 WORKLOADS = {
-    "digits": Workload("digits convnet", "digits", ("digits", {}), ("convnet", {}), batch_size=64, steps=100),
+    "digits": Workload("digits convnet", "digits", ("digits", {}), ("convnet", {}), batch_size=32, steps=100),
     "gpt": Workload(
         "GPT 1M", "stdlib_lm", ("stdlib", {"context": 128}), ("gpt", {"preset": "1m"}), batch_size=8, steps=8
     ),

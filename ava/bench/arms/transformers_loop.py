@@ -26,14 +26,6 @@ class _WithLoss(torch.nn.Module):
         return {"loss": torch.nn.functional.cross_entropy(logits.flatten(0, -2).float(), targets.flatten())}
 
 
-class _OneEpoch(transformers.TrainerCallback):
-    """Trainer would begin the stream anew for as long as it has steps to go."""
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The stream has ended, and so does the training."""
-        control.should_training_stop = True
-
-
 class _Trainer(transformers.Trainer):
     batches: Gate[Batch]
 
@@ -58,7 +50,6 @@ def train(workload: Workload, model: torch.nn.Module, batches: Gate[Batch]) -> N
             args=arguments,
             train_dataset=_Nothing(),
             optimizers=(optimizer, None),
-            callbacks=[_OneEpoch()],
         )
         trainer.batches = batches
         trainer.train()
