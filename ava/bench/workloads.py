@@ -23,6 +23,7 @@ class Workload:
         task: the registered task, its data and its model, with the options given.
         batch_size: samples a step.
         steps: steps of one turn.
+        log_every: steps between two readings of the loss, as in the task's own configuration.
         lr: AdamW's rate.
     """
 
@@ -32,6 +33,7 @@ class Workload:
     model: tuple[str, dict[str, Any]]
     batch_size: int
     steps: int
+    log_every: int = 10
     lr: float = 1e-3
 
     def build(self) -> tuple[Task, nn.Module, TrainingLoader]:
@@ -48,7 +50,9 @@ class Workload:
 
 
 WORKLOADS = {
-    "digits": Workload("digits convnet", "digits", ("digits", {}), ("convnet", {}), batch_size=32, steps=100),
+    "digits": Workload(
+        "digits convnet", "classification", ("digits", {}), ("convnet", {}), batch_size=32, steps=100, log_every=50
+    ),
     "gpt": Workload(
         "GPT 1M", "stdlib_lm", ("stdlib", {"context": 128}), ("gpt", {"preset": "1m"}), batch_size=8, steps=8
     ),

@@ -12,7 +12,7 @@ by seed, epoch and sample, so their number changes nothing but speed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ava.data.source import Split
+from ava.errors import InputError
 
 Batch = dict[str, torch.Tensor]
 
@@ -132,14 +133,20 @@ def rank_share(indices: np.ndarray, rank: int, world_size: int) -> np.ndarray:
     return np.array_split(indices, world_size)[rank] if world_size > 1 else indices
 
 
-class _Fetcher(Dataset[tuple[_Plan, list[Batch]]]):
-    """Fetches what a plan names; what a worker process runs."""
+class _Fetcher(Dataset[tuple[_Plan, list[Batch]] | InputError]):
+    """Fetches what a plan names; what a worker process runs.
+
+    Bad input is returned, not raised: `DataLoader` would retell it as a traceback of the worker.
+    """
 
     def __init__(self, split: Split) -> None:
         self.split = split
 
-    def __getitem__(self, plan: Any) -> tuple[_Plan, list[Batch]]:
-        return plan, [self.split.fetch(share, plan.epoch) for share in plan.shares]
+    def __getitem__(self, plan: Any) -> tuple[_Plan, list[Batch]] | InputError:
+        try:
+            return plan, [self.split.fetch(share, plan.epoch) for share in plan.shares]
+        except InputError as error:
+            return error
 
 
 class _Plans(Sampler[Any]):
@@ -156,14 +163,19 @@ def _fetched(
     split: Split, plans: Iterator[_Plan], workers: int, pin_memory: bool
 ) -> Iterator[tuple[_Plan, list[Batch]]]:
     fetcher = _Fetcher(split)
+    fetched: Iterable[tuple[_Plan, list[Batch]] | InputError]
     if workers == 0 and not pin_memory:
-        yield from map(fetcher.__getitem__, plans)
-        return
-    # A generator of its own: DataLoader draws a base seed from it, else from the global RNG that a resume restores.
-    yield from DataLoader(
-        fetcher, batch_size=None, sampler=_Plans(plans), num_workers=workers, collate_fn=_identity,
-        pin_memory=pin_memory, generator=torch.Generator(), prefetch_factor=4 if workers else None,
-    )  # fmt: skip
+        fetched = map(fetcher.__getitem__, plans)
+    else:
+        # A generator of its own: DataLoader draws a base seed from it, else from the global RNG that a resume restores.
+        fetched = DataLoader(
+            fetcher, batch_size=None, sampler=_Plans(plans), num_workers=workers, collate_fn=_identity,
+            pin_memory=pin_memory, generator=torch.Generator(), prefetch_factor=4 if workers else None,
+        )  # fmt: skip
+    for item in fetched:
+        if isinstance(item, InputError):
+            raise item
+        yield item
 
 
 def _identity(item: Any) -> Any:

@@ -69,7 +69,8 @@ class Journal:
     def _to_host(self, reports: list[StepReport]) -> tuple[list[float], list[dict[str, float]]]:
         """One transfer: norms are equal on all ranks, losses are each rank's part."""
         names = list(reports[0].losses)
-        parts = torch.stack([report.losses[name].float() for report in reports for name in names])
+        sums = torch.stack([report.losses[name].float() for report in reports for name in names])
+        parts = sums * torch.tensor([report.weight for report in reports for _ in names]).to(sums.device)
         norms = torch.stack([report.grad_norm.float() for report in reports])
         values = torch.cat([norms, self.run.world.sum_(parts)]).tolist()
         flat = values[len(reports) :]

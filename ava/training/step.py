@@ -25,7 +25,8 @@ class StepReport:
         step: its number, counted from 1.
         lr: the first group's learning rate in this step.
         num_samples: samples of the step, over all ranks.
-        losses: objective -> this rank's part of the mean over the step's counted terms, 0-dim, not yet read.
+        losses: objective -> this rank's sum over the step's counted terms, 0-dim, not yet read.
+        weight: what turns this rank's sums into its part of the mean over all ranks' terms.
         grad_norm: global gradient norm before clipping, 0-dim, not yet read.
         stop: a rank was told to stop.
     """
@@ -34,6 +35,7 @@ class StepReport:
     lr: float
     num_samples: int
     losses: dict[str, torch.Tensor]
+    weight: float
     grad_norm: torch.Tensor
     stop: bool = False
 
@@ -47,8 +49,8 @@ def training_step(run: Run, window: Window, stop: bool = False) -> StepReport:
         stop: this rank was told to stop; the report says whether any rank was.
     """
     lr = run.optimizer.param_groups[0]["lr"]
-    total, stop = _agree(run, window, stop)
-    losses = _accumulate(run, window, total)
+    weight, stop = _agree(run, window, stop)
+    losses = _accumulate(run, window, weight)
     grad_norm = run.clip(run.parameters)
     _guard(run, grad_norm)
     run.optimizer.step()
@@ -57,34 +59,37 @@ def training_step(run: Run, window: Window, stop: bool = False) -> StepReport:
         run.ema.update()
     run.step += 1
     run.position = window.position
-    return StepReport(run.step, lr, window.num_samples, losses, grad_norm, stop)
+    return StepReport(run.step, lr, window.num_samples, losses, weight, grad_norm, stop)
 
 
 def _agree(run: Run, window: Window, stop: bool) -> tuple[float, bool]:
-    """How many terms the step's loss averages over, all ranks together, and whether any rank has to stop."""
+    """One over the number of terms that the step's loss averages over, on all ranks; and whether any has to stop.
+
+    The weight is 0 on a rank whose samples are a stand-in.
+    """
     count = sum(run.task.count(batch) for batch in window.batches) if window.counted else 0
-    if run.world.size == 1:
-        return float(count), stop
-    counted, stopping = run.world.sum([float(count), float(stop)])
-    return counted, stopping > 0
+    total, stopping = run.world.sum([float(count), float(stop)])
+    return (1.0 / max(total, 1.0) if window.counted else 0.0), stopping > 0
 
 
-def _accumulate(run: Run, window: Window, total: float) -> dict[str, torch.Tensor]:
+def _accumulate(run: Run, window: Window, weight: float) -> dict[str, torch.Tensor]:
     """Gradients of the mean loss over the whole window: `p.grad` after the last micro-batch, averaged over ranks.
 
     Every micro-batch's summed loss is divided by the window's count, so uneven micro-batches weigh what they hold.
+
+    Returns:
+        Objective -> its loss summed over the window.
     """
     run.optimizer.zero_grad(set_to_none=True)
-    # DDP averages over ranks where the loss is a sum over them.
-    weight = run.world.size / max(total, 1.0) if window.counted else 0.0
     losses: dict[str, torch.Tensor] = {}
     for index, batch in enumerate(window.batches):
         with _without_sync(run, last=index == len(window.batches) - 1):
             parts = _forward(run, batch)
-            torch.autograd.backward(_combine(parts) * weight)
+            objective = _combine(parts)
+            # The weight enters as the gradient of the sum; DDP averages over ranks where the loss is a sum over them.
+            torch.autograd.backward(objective, objective.new_full((), weight * run.world.size))
         for name, part in parts.items():
-            mean = part.detach() * (weight / run.world.size)
-            losses[name] = losses[name] + mean if name in losses else mean
+            losses[name] = losses[name] + part.detach() if name in losses else part.detach()
     return losses
 
 

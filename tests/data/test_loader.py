@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ava.data.loader import Position, TrainingLoader, epoch_order, evaluation_batches
+from ava.errors import InputError
 
 
 class Numbers:
@@ -54,6 +55,23 @@ def test_a_resumed_order_goes_on_where_it_stopped(workers):
     expected = [[batch["inputs"].tolist() for batch in w.batches] for w in windows]
     for stop in (1, 6, 7):
         assert seen(loader, windows[stop - 1].position, 12 - stop) == expected[stop:]
+
+
+class Spoiled(Numbers):
+    """Every sample but the first is bad input."""
+
+    def fetch(self, indices, epoch):
+        if indices.max() > 0:
+            raise InputError("sample cannot be read.", key="data.path", value="x", hint="Mend it.")
+        return super().fetch(indices, epoch)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_input_is_told_the_same_way_from_a_worker(workers):
+    loader = TrainingLoader(Spoiled(50), batch_size=8, workers=workers)
+    with pytest.raises(InputError) as caught:
+        next(loader.windows(Position()))
+    assert str(caught.value) == "data.path=x: sample cannot be read. Mend it."
 
 
 def test_fetching_leaves_the_global_generators_alone():

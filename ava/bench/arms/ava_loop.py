@@ -49,12 +49,12 @@ def default_listeners(folder: Path) -> list[Listener]:
 
 
 def train(workload: Workload, gate: Gate[Window]) -> None:
-    """Train until the windows end, logging every ten steps."""
+    """Train until the windows end, logging as a default run does."""
     task, model, loader = workload.build()
     metered = _Metered(loader.split, batch_size=loader.batch_size)
     metered.gate = gate
     run = build(workload, task, model, metered)
     with tempfile.TemporaryDirectory() as folder:
-        plan = Plan(10**9, log_every=10, eval_every=0, checkpoint_every=0, keep_last=1, keep_best=False,
+        plan = Plan(10**9, log_every=workload.log_every, eval_every=0, checkpoint_every=0, keep_last=1, keep_best=False,
                     monitor=task.monitor, mode=task.mode)  # fmt: skip
         Trainer(run, plan, Path(folder), default_listeners(Path(folder))).train()

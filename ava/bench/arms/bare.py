@@ -6,19 +6,11 @@ import torch
 
 from ava.bench.turns import Gate
 from ava.bench.workloads import Workload
-from ava.data.loader import Batch, TrainingLoader
-
-LOG_EVERY = 10
-
-
-def prepare(workload: Workload) -> tuple[TrainingLoader, torch.nn.Module]:
-    """Data and model of a bare loop."""
-    _, model, loader = workload.build()
-    return loader, model
+from ava.data.loader import Batch
 
 
 def train(workload: Workload, model: torch.nn.Module, batches: Gate[Batch]) -> None:
-    """Forward, backward, clip, step; the loss is read every ten steps."""
+    """Forward, backward, clip, step; the loss is read where the workload logs."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=workload.lr, weight_decay=0.01, fused=True)
     model.train()
     for step, batch in enumerate(batches, start=1):
@@ -28,5 +20,5 @@ def train(workload: Workload, model: torch.nn.Module, batches: Gate[Batch]) -> N
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if step % LOG_EVERY == 0:
+        if step % workload.log_every == 0:
             loss.item()

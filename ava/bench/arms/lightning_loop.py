@@ -34,7 +34,7 @@ def train(workload: Workload, model: torch.nn.Module, batches: Gate[Batch]) -> N
     logging.getLogger("lightning").setLevel(logging.ERROR)
     trainer: Any = lightning.Trainer(
         max_steps=-1, max_epochs=1, accelerator="cpu", gradient_clip_val=1.0, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=10,
+        enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=workload.log_every,
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
