@@ -28,7 +28,8 @@ from ava.bench.turns import Cost, Gate, measure
 from ava.bench.workloads import WORKLOADS, Workload
 from ava.data.loader import Position
 
-LOOPS = ("bare", "ava", "lightning", "transformers")
+LOOPS = ("bare", "ava", "ava-silent", "lightning", "transformers")
+"""`ava` logs as a default run does; `ava-silent` and the others log nothing."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,6 +57,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+OWN = ("ava", "ava-silent")
+
 COLUMNS = {
     "model": "model", "loop": "loop", "cpu_ms": "CPU ms/step", "wall_ms": "wall ms/step", "ratio": "CPU / bare",
     "wall_ratio": "wall / bare", "steps": "steps",
@@ -69,7 +72,7 @@ def compare(workload: Workload, names: list[str], rounds: int) -> list[dict[str,
     for name in names:
         _, model, loader = workload.build()
         windows = loader.windows(Position())
-        gates[name] = Gate(windows if name == "ava" else (w.batches[0] for w in windows), workload.steps)
+        gates[name] = Gate(windows if name in OWN else (w.batches[0] for w in windows), workload.steps)
         loops[name] = loop_named(name, workload, model)
     costs = measure(loops, gates, rounds)
     return [_row(workload, name, cost, costs["bare"], rounds) for name, cost in costs.items()]
@@ -77,8 +80,8 @@ def compare(workload: Workload, names: list[str], rounds: int) -> list[dict[str,
 
 def loop_named(name: str, workload: Workload, model: torch.nn.Module) -> Callable[[Gate[Any]], None]:
     """The loop called `name`, ready to train `model` on a gate's batches; others' packages are imported here."""
-    if name == "ava":
-        return functools.partial(ava_loop.train, workload)
+    if name in OWN:
+        return functools.partial(ava_loop.train, workload, name == "ava")
     if name == "lightning":
         from ava.bench.arms import lightning_loop
 
@@ -112,4 +115,4 @@ def _print(columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
 
 
 def _is_installed(name: str) -> bool:
-    return name in ("bare", "ava") or importlib.util.find_spec(name) is not None
+    return name in ("bare", *OWN) or importlib.util.find_spec(name) is not None

@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
     workload = WORKLOADS[name]
     _, model, loader = workload.build()
     windows = loader.windows(Position())
-    gate = _Counted(windows if loop == "ava" else (w.batches[0] for w in windows), steps)
+    gate = _Counted(windows if loop.startswith("ava") else (w.batches[0] for w in windows), steps)
     until_ended(loop_named(loop, workload, model), gate)
     (middle, objects), (end, more) = gate.marks[0], gate.marks[-1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -48,13 +49,18 @@ def default_listeners(folder: Path) -> list[Listener]:
     return [MetricsLog(folder / "metrics.jsonl"), registry.logger["tensorboard"].load()(folder, 0)]
 
 
-def train(workload: Workload, gate: Gate[Window]) -> None:
-    """Train until the windows end, logging as a default run does."""
+def train(workload: Workload, logs: bool, gate: Gate[Window]) -> None:
+    """Train until the windows end, logging as a default run does, or telling nobody."""
     task, model, loader = workload.build()
     metered = _Metered(loader.split, batch_size=loader.batch_size)
     metered.gate = gate
     run = build(workload, task, model, metered)
-    with tempfile.TemporaryDirectory() as folder:
-        plan = Plan(10**9, log_every=workload.log_every, eval_every=0, checkpoint_every=0, keep_last=1, keep_best=False,
-                    monitor=task.monitor, mode=task.mode)  # fmt: skip
-        Trainer(run, plan, Path(folder), default_listeners(Path(folder))).train()
+    plan = Plan(
+        10**9, log_every=workload.log_every, eval_every=0, checkpoint_every=0, keep_last=1, keep_best=False,
+        monitor=task.monitor, mode=task.mode,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        listeners = default_listeners(Path(folder)) if logs else []
+        for listener in listeners:
+            stack.callback(listener.close)
+        Trainer(run, plan, Path(folder), listeners).train()
