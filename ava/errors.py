@@ -23,6 +23,8 @@ class InputError(ValueError):
     """
 
     exit_code = 2
+    of_one_rank = False
+    """Whether the other ranks may not know of it, so that the rank it befell has to tell."""
 
     def __init__(self, problem: str, *, key: str | None = None, value: object = None, hint: str | None = None) -> None:
         self.problem, self.key, self.value, self.hint = problem, key, value, hint
@@ -44,6 +46,8 @@ class TrainingFailed(RuntimeError):  # noqa: N818
     """
 
     exit_code = 1
+    of_one_rank = False
+    """As of `InputError`."""
 
     def __init__(self, problem: str, *, step: int, incidents: Path | None = None) -> None:
         self.step, self.incidents = step, incidents

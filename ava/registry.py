@@ -24,6 +24,7 @@ import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any, Literal, TypeVar, overload
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
@@ -93,10 +94,11 @@ class Registry:
     Args:
         sort: what one part is called in messages, and the decorator's own name ("model").
         package: the package whose files define the built-in parts ("ava.models").
+        frame: what the frame gives a builder, in order: the names before the `/` of its signature.
     """
 
-    def __init__(self, sort: str, package: str) -> None:
-        self.sort, self.package = sort, package
+    def __init__(self, sort: str, package: str, frame: tuple[str, ...] = ()) -> None:
+        self.sort, self.package, self.frame = sort, package, frame
         self._builtin: dict[str, Entry] | None = None
         self._plugins: dict[str, Entry] = {}
 
@@ -158,21 +160,38 @@ class Registry:
                 f"{builder.__module__} registers {self.sort} {name!r}, which {taken.module} already has.",
                 hint="Give yours another name.",
             )
+        try:
+            options = _read_signature(builder, self.frame)
+        except InputError as error:
+            owner = f"the signature of {self.sort} {name!r} in {builder.__module__}"
+            raise InputError(f"{owner} {error.problem}", hint=error.hint) from None
         self._plugins[name] = Entry(
-            name, builder.__module__, builder.__name__, inspect.getdoc(builder) or "",
-            _read_signature(builder), tags, builder,
-        )  # fmt: skip
+            name, builder.__module__, builder.__name__, inspect.getdoc(builder) or "", options, tags, builder
+        )
 
 
-def _read_signature(builder: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
-    """The options of a builder that is at hand."""
-    target = builder.__init__ if inspect.isclass(builder) else builder
-    hints = typing.get_type_hints(target, include_extras=True)
-    return {
-        p.name: (hints.get(p.name, Any), p.default)
-        for p in inspect.signature(builder).parameters.values()
-        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    }
+def _read_signature(builder: Callable[..., Any], frame: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
+    """The options of a builder that is at hand.
+
+    Raises:
+        InputError: the frame could not call it, or an option has a name that means something else.
+    """
+    is_class = inspect.isclass(builder)
+    target = inspect.unwrap(builder.__init__ if is_class else builder)
+    parameters = list(inspect.signature(builder).parameters.values())
+    if sum(p.kind is p.POSITIONAL_ONLY for p in parameters) != len(frame):
+        before = ", ".join([*(["self"] if is_class else []), *frame, "/"])
+        name = "__init__" if is_class else builder.__name__
+        problem = f"needs {' and '.join(frame)} before a `/`, and its options after it."
+        raise InputError(problem, hint=f"Write `def {name}({before}, ...)`.")
+    options = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if any(p.name == "name" for p in options):
+        raise InputError("has an option `name`, which is the key that chooses the part.", hint="Call it otherwise.")
+    # Only the options' annotations are evaluated: those of the frame's may name what only a type checker imports.
+    written = {p.name: p.annotation for p in options if p.annotation is not REQUIRED}
+    scope = getattr(target, "__globals__", {})
+    hints = typing.get_type_hints(SimpleNamespace(__annotations__=written), scope, include_extras=True)
+    return {p.name: (hints.get(p.name, Any), p.default) for p in options}
 
 
 def _read_package(package: str, decorator: str) -> Iterator[Entry]:
@@ -224,12 +243,12 @@ def _evaluate(annotation: ast.expr) -> Any:
 
 
 optimizer = Registry("optimizer", "ava.optimization.optimizers")
-scheduler = Registry("scheduler", "ava.optimization.learning_rate")
-clip = Registry("clip", "ava.optimization.gradients")
-model = Registry("model", "ava.models")
-data = Registry("data", "ava.data")
-task = Registry("task", "ava.tasks")
-logger = Registry("logger", "ava.reporting")
+scheduler = Registry("scheduler", "ava.optimization.learning_rate", ("step", "total"))
+clip = Registry("clip", "ava.optimization.gradients", ("parameters",))
+model = Registry("model", "ava.models", ("spec",))
+data = Registry("data", "ava.data", ("seed",))
+task = Registry("task", "ava.tasks", ("data",))
+logger = Registry("logger", "ava.reporting", ("run_dir", "first_step"))
 
 REGISTRIES: dict[str, Registry] = {
     "optimizers": optimizer, "schedulers": scheduler, "clips": clip, "models": model, "data": data,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import os
 import shlex
@@ -58,7 +60,12 @@ def complete(request: str, config_dirs: Sequence[Path]) -> int:
         raise InputError(problem, key="--shell-completion", value=request)
     plugin = shells[shell](loader)
     if action == "query":
-        plugin.query("config")
+        if "COMP_LINE" not in os.environ:
+            problem = "asks how the line in COMP_LINE goes on, which is not set."
+            raise InputError(problem, key="--shell-completion", value=request, hint="The shell sets it on Tab.")
+        # An option half written ends Hydra's parser with its usage, in the middle of the user's line.
+        with contextlib.suppress(SystemExit), contextlib.redirect_stderr(io.StringIO()):
+            plugin.query("config")
     else:
         getattr(plugin, action)()
     return 0

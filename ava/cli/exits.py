@@ -25,7 +25,10 @@ def run_command(name: str, body: Callable[[], int]) -> int:
     """
     try:
         return body()
-    except (InputError, TrainingFailed, Interrupted) as error:
+    except (InputError, TrainingFailed) as error:
+        _tell(f"{name}: {error}", error, everywhere=error.of_one_rank)
+        return error.exit_code
+    except Interrupted as error:
         _tell(f"{name}: {error}", error, everywhere=False)
         return error.exit_code
     except KeyboardInterrupt as error:

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: list[str]) -> int:
     command, rest = (words[0], words[1:]) if words else ("--help", [])
-    if command in ("--help", "-h"):
+    if command in ("--help", "-h") or rest[:1] in (["--help"], ["-h"]):
         print(_HELP, end="")
         return 0
     if command == "--version":
@@ -59,8 +59,10 @@ def _dispatch(words: list[str]) -> int:
 
 def _bench(words: list[str]) -> int:
     if words[:1] != ["loop"]:
-        asked = words[0] if words else "nothing"
-        raise InputError(f"there is no measurement {asked!r}; there is: loop.", hint="Write `ava bench loop`.")
+        problem = (
+            f"there is no measurement {words[0]!r}; there is: loop." if words else "a measurement has to be named."
+        )
+        raise InputError(problem, hint="Write `ava bench loop`.")
     from ava.bench.loop import main as loop
 
     return loop(words[1:])

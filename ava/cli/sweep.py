@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import textwrap
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -187,6 +188,8 @@ def _conclude(rows: list[dict[str, Any]], folder: Path) -> None:
 
 
 def _screen(row: dict[str, Any]) -> dict[str, Any]:
-    status = row["status"] if not row["error"] else f"{row['status']}: {row['error']}"
+    # The whole message stood there as the run ended, and is in the file; here it would push the table apart.
+    reason = textwrap.shorten(row["error"].removeprefix("ava-train: "), 60, placeholder=" ...")
+    status = f"{row['status']}: {reason}" if reason else row["status"]
     metric = {row["metric"]: row["value"]} if row["metric"] else {}
     return {"overrides": row["overrides"], "status": status, **metric, "loss": row["loss"], "seconds": row["seconds"]}

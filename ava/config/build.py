@@ -21,7 +21,7 @@ from ava.config.paths import default_run_dir
 from ava.config.saved import to_yaml
 from ava.config.schema import Config, ResumePlan
 from ava.distributed.world import World, join
-from ava.errors import Interrupted, TrainingFailed
+from ava.errors import InputError, Interrupted, TrainingFailed, nearest
 from ava.reporting.environment import peak_memory
 from ava.reporting.incidents import IncidentLog
 from ava.reporting.listener import Listener
@@ -29,7 +29,9 @@ from ava.reporting.metrics import MetricsLog
 from ava.reporting.progress import progress
 from ava.reporting.run_directory import RunDirectory
 from ava.reporting.summary import Summary
+from ava.training.breakdown import breakdowns
 from ava.training.determinism import deterministic_kernels
+from ava.training.evaluation import metric_names
 from ava.training.loop import Plan, Trainer
 from ava.training.profiling import Profiler
 from ava.training.state import Run
@@ -55,12 +57,26 @@ def run(config: Config, *, saved: ResumePlan | None) -> dict[str, Any]:
         deterministic_kernels(config.trainer.deterministic),
     ):
         training, plan = build_run(config, world)
+        _check_monitor(config, training)
         if saved is not None and saved.new_run:
-            training.restore(load(saved.checkpoint))
+            world.together(lambda: training.restore(load(saved.checkpoint)))
         with _claimed(config, saved, world) as folder:
             if saved is not None and not saved.new_run:
-                training.restore(load(saved.checkpoint))
+                world.together(lambda: training.restore(load(saved.checkpoint)))
             return _train(config, training, plan, folder)
+
+
+def _check_monitor(config: Config, training: Run) -> None:
+    """A metric that the user chose has to be one of the task's: known before hours of training, not after."""
+    chosen = config.checkpoint.monitor
+    if chosen is None or chosen == training.task.monitor:
+        return
+    known = metric_names(training)
+    if chosen not in known:
+        raise InputError(
+            f"is none of the metrics of task={config.task.name}: {', '.join(known)}.",
+            key="checkpoint.monitor", value=chosen, hint=nearest(chosen, known),
+        )  # fmt: skip
 
 
 @contextmanager
@@ -99,7 +115,8 @@ def _train(config: Config, training: Run, plan: Plan, folder: Path) -> dict[str,
             info = _introduction(config, training, plan, folder)
             for listener in listeners:
                 listener.on_start(info)
-        status = trainer.train()
+        with breakdowns(lambda: training.step + 1, incidents):
+            status = trainer.train()
         if not world.is_main:
             return {}
         baselines = [vars(baseline) for baseline in training.task.baselines()]

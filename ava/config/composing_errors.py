@@ -11,6 +11,7 @@ from ava.errors import InputError, nearest
 
 _NO_OPTION = re.compile(r"In '(?P<file>[^']+)': Could not find '(?P<group>[^']+)/(?P<option>[^'/]+)'")
 _OPTIONS = re.compile(r"Available options in '[^']+':(?P<names>.*?)(?:Config search path|$)")
+_MERGE = re.compile(r"Error merging override (?P<key>[^=]+)=(?P<value>.*) \(Cannot merge DictConfig with ListConfig\)")
 _NO_KEY = re.compile(r"Could not delete from config\. '(?P<key>[^']+)' does not exist")
 
 
@@ -28,6 +29,8 @@ def in_our_words(error: Exception) -> InputError:
         return InputError(problem, key=found["group"], value=found["option"], hint=nearest(found["option"], names))
     if found := _NO_KEY.search(text):
         return InputError(f"`~{found['key']}`: there is no such key to remove.")
+    if found := _MERGE.search(f"{text} ({_first(error.__cause__)})" if error.__cause__ else text):
+        return InputError("must be a list, not a section.", key=found["key"].lstrip("+"), value=found["value"])
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         return InputError(f"{str(error).splitlines()[0]}.", key=str(error.full_key), value=_value(error))
     cause = error.__cause__

@@ -38,7 +38,7 @@ def suggest(key: str, tables: Mapping[str, Mapping[str, Any]], root: Sequence[st
     if close:
         return _sentence(close[0])
     leaves = {path.rpartition(".")[2]: path for path in reversed(known)}
-    close = difflib.get_close_matches(word, list(leaves), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, list(leaves), n=1, cutoff=0.8)
     return _sentence(leaves[close[0]]) if close else None
 
 

@@ -57,9 +57,11 @@ def parse(overrides: Sequence[str], *, sweep: bool = False, loader: ConfigLoader
 def _parse_one(parser: OverridesParser, override: str) -> Override:
     if override.startswith("-"):
         raise InputError(f"`{override}` is no option of this command.", hint="See --help.")
+    key, _, value = override.partition("=")
+    if not key.strip().strip("+~"):
+        raise InputError(f"`{override}` is no override: it names no key.", hint="Write `key=value`; see --help.")
     if "=" not in override and not override.startswith("~"):
         raise InputError(f"`{override}` is no override.", hint=f"Write `{override}=...`; see --help.")
-    key, _, value = override.partition("=")
     if sum(map(override.count, "[{(")) > _MAX_BRACKETS:
         raise InputError(f"has more than {_MAX_BRACKETS} brackets.", key=key, value=value)
     try:
@@ -68,8 +70,11 @@ def _parse_one(parser: OverridesParser, override: str) -> Override:
             return parser.parse_overrides([override])[0]
     except (HydraException, ValueError, TypeError) as error:
         reason = " ".join(re.sub(r"Error parsing override '.*'\n", "", str(error)).split("\n")[0].split())[:120]
+        if "LexerNoViableAlt" in reason:
+            reason = "it holds a character that needs quotes"
+        quoted = value if value.isprintable() and len(value) < 60 and not set(value) & set("\"'\\[{(") else "..."
         raise InputError(
-            f"cannot be read ({reason}).", key=key, value=value, hint=f"Quote what is special: '{key}=\"...\"'."
+            f"cannot be read ({reason}).", key=key, value=value, hint=f"Quote what is special: '{key}=\"{quoted}\"'."
         ) from None
 
 
@@ -95,7 +100,7 @@ def named_plugins(overrides: Sequence[Override]) -> list[str]:
             continue
         value = [] if override.is_sweep_override() else override.value()
         if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
-            hint = f"Write `plugins=[{_shown(override)}]`."
+            hint = f"Write `plugins=[{value if isinstance(value, str) and value else 'my_package.my_module'}]`."
             raise InputError("must be a list of modules.", key="plugins", value=_shown(override), hint=hint)
         named = [str(name) for name in value]
     return named
@@ -131,6 +136,7 @@ def for_hydra(
             if "/" in override.key_or_group:
                 raise InputError("there is no such group.", key=override.key_or_group, value=_shown(override))
             _check_section(override)
+            _check_chosen(override, options)
             line = "++" + line.lstrip("+")
         lines.append(line)
     return lines
@@ -142,6 +148,16 @@ def _check_section(override: Override) -> None:
         key = override.key_or_group
         problem = f"is a section with keys, not {words.kind(value)}."
         raise InputError(problem, key=key, value=_shown(override), hint=f"Say `{key}.<key>=...`.")
+
+
+def _check_chosen(override: Override, options: Callable[[str], list[str]]) -> None:
+    """Refuse to put another part's name over the options of the one that was chosen."""
+    group, _, key = override.key_or_group.partition(".")
+    if key == "name" and group in PARTS and str(override.value()) in options(group):
+        problem = "a part is chosen with its own options, not by its name alone."
+        raise InputError(
+            problem, key=f"{group}.name", value=_shown(override), hint=f"Write `{group}={_shown(override)}`."
+        )
 
 
 def _check_option(override: Override, options: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any
 
 import torch
@@ -26,16 +27,30 @@ from ava.training.loop import Plan
 from ava.training.memory_saving import checkpoint_activations
 from ava.training.state import Run
 
+_TOO_LARGE = re.compile(r"MemoryError|allocate|out of memory|overflow", re.IGNORECASE)
+"""How Python and torch say, in errors of many types, that a size is beyond memory or beyond a machine's integers."""
+_CONTRACTS = {"data": "source", "task": "task", "model": "mlp"}
+"""Sort of part -> the module of its package that says or shows what one has to be."""
+
 
 def build_run(config: Config, world: World) -> tuple[Run, Plan]:
     """Everything a training needs, on this rank's device; nothing is written.
 
     Raises:
-        InputError: a part refuses its options or its data.
+        InputError: a part refuses its options or its data, on this rank or on another.
     """
+    run, plan = world.together(lambda: _build_alone(config, world))
+    run.network = _build_network(config, run.model, world)
+    # From here on each rank draws its own numbers (dropout); rank 0 draws what a run alone would.
+    seed_everything(config.seed + world.rank * 1_000_003)
+    return run, plan
+
+
+def _build_alone(config: Config, world: World) -> tuple[Run, Plan]:
+    """What a rank builds without the others: all but the network that joins them."""
     seed_everything(config.seed)
     task = _build_task(config)
-    model = _build(registry.model, config.model, task.data.spec).to(world.device)
+    model = _build_model(config, task).to(world.device)
     if config.trainer.activation_checkpointing:
         checkpoint_activations(model)
     loader = TrainingLoader(
@@ -46,31 +61,57 @@ def build_run(config: Config, world: World) -> tuple[Run, Plan]:
     plan = _build_plan(config, task, loader)
     optimizer = _build_optimizer(config, model)
     run = Run(
-        task=task, model=model, network=_build_network(config, model, world), optimizer=optimizer,
+        task=task, model=model, network=model, optimizer=optimizer,
         scheduler=_build_scheduler(config, optimizer, plan.total_steps),
         policy=Policy(config.precision.name, world.device.type), clip=_build_clip(config), loader=loader, world=world,
         ema=EMA(model, config.trainer.ema_decay) if config.trainer.ema_decay is not None else None,
     )  # fmt: skip
-    # From here on each rank draws its own numbers (dropout); rank 0 draws what a run alone would.
-    seed_everything(config.seed + world.rank * 1_000_003)
     return run, plan
 
 
 def _build(parts: Registry, part: Part, *frame: Any) -> Any:
-    """Call a registered builder; what it refuses is told with the group's name."""
+    """Call a registered builder; what it refuses, or has no memory for, is told with the group's name."""
     try:
         return parts[part.name].load()(*frame, **part.options)
     except InputError as error:
         raise error if error.key is not None else error.at(parts.sort, part.name) from error
+    except Exception as error:
+        if not _TOO_LARGE.search(f"{type(error).__name__}: {error}"):
+            raise
+        problem = f"is too large for this machine ({' '.join(str(error).split())[:200]})."
+        raise InputError(problem, key=parts.sort, value=part.name, hint="Give it smaller options.") from error
 
 
 def _build_task(config: Config) -> Task:
     data = _build(registry.data, config.data, config.seed)
+    _check_made(registry.data, config.data, data, ("train", "valid", "spec", "description"))
+    for split in (data.train, data.valid):
+        _check_made(registry.data, config.data, split, ("__len__", "fetch"))
     if len(data.train) == 0 or len(data.valid) == 0:
         empty = "training" if len(data.train) == 0 else "validation"
         raise InputError(f"there is no {empty} sample.", key="data", value=config.data.name)
     task: Task = _build(registry.task, config.task, data)
+    methods = ("losses", "count", "evaluate", "summarise", "baselines")
+    _check_made(registry.task, config.task, task, ("data", "monitor", "mode", *methods))
     return task
+
+
+def _build_model(config: Config, task: Task) -> nn.Module:
+    model: nn.Module = _build(registry.model, config.model, task.data.spec)
+    _check_made(registry.model, config.model, model, ("forward", "to", "parameters"))
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError("it has no parameter to train.", key="model", value=config.model.name)
+    return model
+
+
+def _check_made(parts: Registry, part: Part, made: object, wanted: tuple[str, ...]) -> None:
+    """Check that what a plugin's builder made has what the frame will ask of it."""
+    missing = [name for name in wanted if not hasattr(made, name)]
+    if missing:
+        problem = f"what it makes, of type {type(made).__name__}, lacks: {', '.join(missing)}."
+        owner = parts[part.name].module
+        hint = f"{owner} has to make what {parts.package}.{_CONTRACTS[parts.sort]} describes."
+        raise InputError(problem, key=parts.sort, value=part.name, hint=hint)
 
 
 def _build_plan(config: Config, task: Task, loader: TrainingLoader) -> Plan:

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from ava.config.schema import PARTS
 from ava.errors import InputError
@@ -26,7 +28,7 @@ def load_plugins(modules: Sequence[str]) -> None:
     """Import plugin modules and make their parts choosable.
 
     Raises:
-        InputError: one cannot be imported, or registers a name that is taken; names it and the reason.
+        InputError: one cannot be imported, or registers what cannot be chosen or built; names it and the reason.
     """
     here = str(Path.cwd())
     if modules and here not in sys.path and "" not in sys.path:
@@ -38,13 +40,20 @@ def load_plugins(modules: Sequence[str]) -> None:
             importlib.import_module(module)
         except InputError as error:
             raise error.at("plugins", shown) from None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise InputError(
-                f"this plugin cannot be imported ({reason}).", key="plugins", value=shown,
-                hint="Name a module as Python imports it, from here or from an installed package.",
-            ) from error  # fmt: skip
+            problem = f"this plugin cannot be imported ({reason})."
+            raise InputError(problem, key="plugins", value=shown, hint=_remedy(module, error)) from error
     _store_parts()
+
+
+def _remedy(module: str, error: BaseException) -> str:
+    name = module.removesuffix(".py").replace("/", ".").strip(".")
+    if name != module and all(word.isidentifier() for word in name.split(".")):
+        return f"Name a module, not its file: `plugins=[{name}]`."
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
+        return "Name a module as Python imports it, from here or from an installed package."
+    return "AVA_TRACEBACK=1 shows where."
 
 
 def _entry_points() -> list[importlib.metadata.EntryPoint]:
@@ -57,4 +66,10 @@ def _store_parts() -> None:
     for group, parts in PARTS.items():
         for part in parts.plugin_entries():
             options = {key: "???" if default is REQUIRED else default for key, (_, default) in part.parameters.items()}
-            store.store(name=part.name, group=group, node={"name": part.name} | options, provider="ava")
+            try:
+                node = OmegaConf.create({"name": part.name} | options)
+            except OmegaConfBaseException as error:
+                problem = f"its default {options.get(str(error.key))!r} is no plain value, as a file could hold."
+                hint = "Take a text, number, list or mapping (or null), and look up the rest in the builder."
+                raise InputError(f"{group}={part.name}: option `{error.key}`: {problem}", hint=hint) from None
+            store.store(name=part.name, group=group, node=node, provider="ava")

@@ -12,13 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Gt, Lt
+from annotated_types import Ge, Gt, Lt
 
 from ava import registry
 from ava.registry import Name, NonNegativeInt, PositiveFloat, PositiveInt
 
 Average = Annotated[float, Gt(0), Lt(1)]
 """The weight of the past in an average that someone asked for: 0 and 1 would both be no average."""
+
+Seed = Annotated[int, Ge(0), Lt(2**63)]
+"""What every generator can be started from."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ class Config:
     data: Part
     optimizer: Part
     scheduler: Part
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     run_dir: Name | None = None
     resume: Name | None = None
     plugins: tuple[Name, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import types
 import typing
 from pathlib import Path
@@ -29,6 +30,8 @@ def allowed(annotation: Any) -> str:
         return _sequence(arguments)
     if origin is list:
         return f"a list, each {allowed(arguments[0])}"
+    if origin is dict:
+        return f"a mapping, each value {allowed(arguments[1])}"
     return _PLAIN.get(origin or annotation, str(annotation))
 
 
@@ -56,7 +59,10 @@ def is_other_kind(value: object, wanted: str) -> bool:
     if isinstance(value, bool):
         return True
     if isinstance(value, int | float):
-        return "number" not in wanted or (isinstance(value, float) and not math.isfinite(value))
+        is_among_numbers = "number" in wanted or re.search(r"one of: [\d.]+\b", wanted) is not None
+        return not is_among_numbers or (isinstance(value, float) and not math.isfinite(value))
+    if isinstance(value, dict):
+        return "mapping" not in wanted
     return not (isinstance(value, str) and ("one of" in wanted or "text" in wanted)) and kind(value) not in wanted
 
 

@@ -67,11 +67,18 @@ class ImageFiles:
         try:
             with Image.open(path) as image:
                 image.draft(_MODES[self.channels], (self.size, self.size))
-                upright = ImageOps.exif_transpose(image).convert(_MODES[self.channels])
+                upright = _eight_bit(ImageOps.exif_transpose(image)).convert(_MODES[self.channels])
                 resized = upright.resize((self.size, self.size), Image.Resampling.BILINEAR)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise InputError(f"the image {path} cannot be read: {error}.", hint="Mend or remove it.") from error
         return np.asarray(resized, dtype=np.uint8).reshape(self.size, self.size, self.channels)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """An image of 16-bit grey as 8-bit grey; Pillow's own conversion makes all above 255 white."""
+    if not image.mode.startswith("I;16"):
+        return image
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
 @data(kind="images")

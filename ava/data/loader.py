@@ -12,13 +12,14 @@ by seed, epoch and sample, so their number changes nothing but speed.
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from ava.data.source import Split
 from ava.errors import InputError
@@ -133,20 +134,25 @@ def rank_share(indices: np.ndarray, rank: int, world_size: int) -> np.ndarray:
     return np.array_split(indices, world_size)[rank] if world_size > 1 else indices
 
 
-class _Fetcher(Dataset[tuple[_Plan, list[Batch]] | InputError]):
+class _Fetcher(Dataset[tuple[_Plan, list[Batch]] | Exception]):
     """Fetches what a plan names; what a worker process runs.
 
-    Bad input is returned, not raised: `DataLoader` would retell it as a traceback of the worker.
+    A worker returns what goes wrong, for `DataLoader` would make the worker's traceback the message. Only our own
+    error is sure to survive the way to the other process.
     """
 
     def __init__(self, split: Split) -> None:
         self.split = split
 
-    def __getitem__(self, plan: Any) -> tuple[_Plan, list[Batch]] | InputError:
+    def __getitem__(self, plan: Any) -> tuple[_Plan, list[Batch]] | Exception:
         try:
             return plan, [self.split.fetch(share, plan.epoch) for share in plan.shares]
-        except InputError as error:
-            return error
+        except Exception as error:
+            if get_worker_info() is None:
+                raise
+            told = error if isinstance(error, InputError) else RuntimeError(f"{type(error).__name__}: {error}")
+            told.add_note(traceback.format_exc())
+            return told
 
 
 class _Plans(Sampler[Any]):
@@ -163,7 +169,7 @@ def _fetched(
     split: Split, plans: Iterator[_Plan], workers: int, pin_memory: bool
 ) -> Iterator[tuple[_Plan, list[Batch]]]:
     fetcher = _Fetcher(split)
-    fetched: Iterable[tuple[_Plan, list[Batch]] | InputError]
+    fetched: Iterable[tuple[_Plan, list[Batch]] | Exception]
     if workers == 0 and not pin_memory:
         fetched = map(fetcher.__getitem__, plans)
     else:
@@ -173,7 +179,7 @@ def _fetched(
             pin_memory=pin_memory, generator=torch.Generator(), prefetch_factor=4 if workers else None,
         )  # fmt: skip
     for item in fetched:
-        if isinstance(item, InputError):
+        if isinstance(item, Exception):
             raise item
         yield item
 

@@ -78,6 +78,27 @@ class World:
             raise InputError(problem)
         return result  # type: ignore[return-value]
 
+    def together(self, build: Callable[[], T]) -> T:
+        """What every rank makes for itself, once all of them could; an `InputError` of any of them on all.
+
+        Args:
+            build: called on every rank; it must not communicate, since on some it may end early.
+        """
+        if self.size == 1:
+            return build()
+        made: list[T] = []
+        problem: str | None = None
+        try:
+            made.append(build())
+        except InputError as error:
+            problem = str(error)
+        problems: list[str | None] = [None] * self.size
+        dist.all_gather_object(problems, problem)
+        for rank, text in enumerate(problems):
+            if text is not None:
+                raise InputError(text if rank == 0 else f"rank {rank}: {text}")
+        return made[0]
+
     def barrier(self) -> None:
         """Wait until every rank is here."""
         if self.size > 1:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
-from ava.data.loader import evaluation_batches
+from ava.data.loader import Batch, evaluation_batches
 from ava.training.state import Run
 
 
@@ -30,14 +31,27 @@ def _evaluate(run: Run, workers: int) -> dict[str, float]:
         run.task.data.valid, batch_size=_batch_size(run), rank=run.world.rank, world_size=run.world.size,
         workers=workers, pin_memory=device.type == "cuda",
     ):  # fmt: skip
-        with run.policy.autocast():
-            on_device = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
-            sums = run.task.evaluate(run.model, on_device)
-        for name, value in sums.items():
+        for name, value in _sums(run, batch).items():
             # Float32 sums lose counts beyond 2**24.
             totals[name] = totals.get(name, torch.zeros((), dtype=torch.float64, device=device)) + value
     run.model.train(was_training)
     return run.task.summarise(_over_ranks(run, totals))
+
+
+@torch.no_grad()
+def metric_names(run: Run) -> list[str]:
+    """The names that `evaluate` will give, learned from the first validation sample on this rank alone."""
+    was_training = run.model.training
+    run.model.eval()
+    sums = _sums(run, run.task.data.valid.fetch(np.zeros(1, dtype=np.int64), 0))
+    run.model.train(was_training)
+    return list(run.task.summarise({name: float(value) for name, value in sums.items()}))
+
+
+def _sums(run: Run, batch: Batch) -> dict[str, torch.Tensor]:
+    with run.policy.autocast():
+        on_device = {k: v.to(run.world.device, non_blocking=True) for k, v in batch.items()}
+        return run.task.evaluate(run.model, on_device)
 
 
 def _batch_size(run: Run) -> int:

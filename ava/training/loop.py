@@ -18,6 +18,7 @@ from ava.data.loader import Window
 from ava.errors import Interrupted, TrainingFailed
 from ava.reporting.incidents import IncidentLog
 from ava.reporting.listener import Listener
+from ava.training.breakdown import breakdowns
 from ava.training.evaluation import evaluate
 from ava.training.interrupt import StopSignal
 from ava.training.journal import Journal, NonFinite
@@ -80,12 +81,13 @@ class Trainer:
         """Train until the plan's last step, or until evaluations stop improving.
 
         Raises:
-            TrainingFailed: a gradient was not finite.
+            TrainingFailed: a gradient was not finite, or an evaluation broke down.
             Interrupted: SIGINT or SIGTERM came; a checkpoint was saved first.
         """
         self._resume_clock()
         self.run.network.train()
         with StopSignal() as signal, self._profiled():
+            self._make_up()
             for window in self._windows():
                 report = training_step(self.run, window, stop=signal.received is not None)
                 self.journal.add(report)
@@ -99,9 +101,13 @@ class Trainer:
                     self._save()
                 if self.profiler is not None:
                     self.profiler.step()
-                if self.plan.patience is not None and self.run.stale >= self.plan.patience:
-                    return "stopped early"
-        return "done"
+        return "stopped early" if self._has_stalled() else "done"
+
+    def _make_up(self) -> None:
+        """Evaluate where the checkpoint stands, if a signal came before the evaluation that was due there."""
+        if self.run.step > self.run.evaluated and self._is_due(self.plan.eval_every):
+            self._evaluate()
+            self._save()
 
     def _windows(self) -> Iterator[Window]:
         if self._is_over():
@@ -112,7 +118,10 @@ class Trainer:
                 return
 
     def _is_over(self) -> bool:
-        return self.run.step >= self.plan.total_steps
+        return self.run.step >= self.plan.total_steps or self._has_stalled()
+
+    def _has_stalled(self) -> bool:
+        return self.plan.patience is not None and self.run.stale >= self.plan.patience
 
     def _is_due(self, every: int) -> bool:
         """Every so many steps, and at the end in any case."""
@@ -133,12 +142,15 @@ class Trainer:
             listener.on_log(row)
 
     def _evaluate(self) -> None:
-        with self._paused():
+        with self._paused(), breakdowns(lambda: self.run.step, self.incidents):
             metrics = evaluate(self.run, self.plan.workers)
             self._judge(metrics)
+            self.run.evaluated = self.run.step
             row = {"step": self.run.step, "time": self.run.seconds} | metrics
             for listener in self.listeners:
                 listener.on_eval(row)
+        if self._has_stalled() and self.journal.reports:
+            self._log()
 
     def _judge(self, metrics: dict[str, float]) -> None:
         """Note whether this is the best evaluation so far, and how long there has been no better one."""

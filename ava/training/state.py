@@ -41,6 +41,7 @@ class Run:
         seconds: time spent training, in seconds, over all sessions of this run.
         best: the best value of the monitored metric so far and its step.
         stale: evaluations since then.
+        evaluated: the step of the last evaluation.
     """
 
     task: Task
@@ -58,6 +59,7 @@ class Run:
     seconds: float = 0.0
     best: tuple[float, int] | None = None
     stale: int = 0
+    evaluated: int = 0
 
     def __post_init__(self) -> None:
         self.parameters: list[torch.Tensor] = [p for p in self.model.parameters() if p.requires_grad]
@@ -79,6 +81,7 @@ class Run:
                 "seconds": self.seconds,
                 "best": self.best,
                 "stale": self.stale,
+                "evaluated": self.evaluated,
                 "scheduler": self.scheduler.state_dict(),
             },
         }
@@ -111,7 +114,7 @@ class Run:
             self.ema.load_state_dict(sections["ema"])
         self.step, self.seconds = progress["step"], progress["seconds"]
         self.position = Position(progress["epoch"], progress["sample"])
-        self.best, self.stale = progress["best"], progress["stale"]
+        self.best, self.stale, self.evaluated = progress["best"], progress["stale"], progress["evaluated"]
         self.scheduler.load_state_dict(progress["scheduler"])
         mine = sections["rng"].get(str(self.world.rank))
         if mine is not None:

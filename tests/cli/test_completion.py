@@ -27,6 +27,21 @@ def test_a_query_is_answered(line, expected, never, monkeypatch, capsys):
     assert not set(never) & set(words)
 
 
+@pytest.mark.parametrize("line", ["ava-train --c", "ava-train --config-dir", "ava-train --nothing"])
+def test_an_option_half_written_is_met_with_silence(line, monkeypatch, capsys):
+    monkeypatch.setenv("COMP_LINE", line)
+
+    assert train.main(["-sc", "query=bash"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_query_without_a_line_is_refused(monkeypatch, capsys):
+    monkeypatch.delenv("COMP_LINE", raising=False)
+
+    assert train.main(["-sc", "query=zsh"]) == 2
+    assert "COMP_LINE" in capsys.readouterr().err
+
+
 def test_the_user_s_own_directory_on_the_line_is_looked_into(here, monkeypatch, capsys):
     (here / "mine" / "model").mkdir(parents=True)
     (here / "mine" / "model" / "tiny.yaml").write_text("name: mlp\n")

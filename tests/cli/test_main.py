@@ -45,7 +45,7 @@ def test_bad_input_is_refused(words, fragments, capsys):
     assert all(fragment in message for fragment in fragments)
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["list", "--help"], ["bench", "-h"]])
 def test_help(words, capsys):
     assert main.main(words) == 0
     assert "ava list" in capsys.readouterr().out

@@ -125,6 +125,10 @@ ROWS = [
     Row("no steps", "trainer.max_steps=0", ("trainer.max_steps=0", f"{WHOLE} > 0 or null")),
     Row("an empty batch", "trainer.batch_size=0", ("trainer.batch_size=0", f"{WHOLE} > 0")),
     Row("a negative seed", "seed=-1", ("seed=-1", f"{WHOLE} >= 0")),
+    Row(
+        "a seed beyond all generators", "seed=9223372036854775808", ("seed=9223372036854775808", f"{WHOLE} >= 0 and <")
+    ),
+    Row("a size not offered", "model=resnet model.layers=19", ("model.layers=19: must be one of: 10, 18, 34.",)),
     Row("a model of no width", "model.width=0", ("model.width=0", f"{WHOLE} > 0")),
     Row("negative warm-up", "scheduler.warmup_steps=-1", ("scheduler.warmup_steps=-1", f"{WHOLE} >= 0")),
     Row("a share above one", "task.label_smoothing=1.5", ("task.label_smoothing=1.5", ">= 0 and <= 1")),
@@ -223,6 +227,11 @@ ROWS = [
     Row("no override", "lion", ("`lion`", "no override", "`lion=...`")),
     Row("an unknown option", "--optimizer lion", ("--optimizer", "--help")),
     Row("a misspelled option of the command", "--multi", ("--multi", "`--multirun`")),
+    Row("a value without a key", "=3", ("`=3`", "no key", "`key=value`")),
+    Row("letters that need quotes", "run_dir=für", ("run_dir=für", "needs quotes", "'run_dir=\"für\"'")),
+    Row("a mapping for a list", "optimizer.betas={}", ("optimizer.betas={}", "must be a list")),
+    Row("null for plugins", "plugins=null", ("plugins=null", "a list", "plugins=[my_package.my_module]")),
+    Row("a name over other options", "optimizer.name=lion", ("optimizer.name=lion", "`optimizer=lion`")),
     Row("an open bracket", "logger=[a", ("logger=[a", "cannot be read")),
     Row("too many brackets", "seed=" + "[" * 200, ("seed=[[[", "brackets")),
     Row("several values", "optimizer=adamw,lion", ("optimizer=adamw,lion", "-m")),

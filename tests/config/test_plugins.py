@@ -71,6 +71,52 @@ def test_an_option_that_cannot_be_checked_is_told(here):
         compose(["plugins=[my_odd]", "model=odd", "model.x=1"])
 
 
+MISTAKES = {
+    "no slash": ("@model\ndef odd(spec, width=3): ...", ["model 'odd'", "needs spec before a `/`", "def odd(spec, /"]),
+    "no slash in a class": (
+        "@model\nclass Odd:\n    def __init__(self, spec, width=3): ...", ["def __init__(self, spec, /"],
+    ),
+    "no frame": ("@model\ndef odd(): ...", ["needs spec before a `/`"]),
+    "an option called name": ("@model\ndef odd(spec, /, name='x'): ...", ["option `name`", "Call it otherwise"]),
+    "a default that no file can hold": (
+        "@model\ndef odd(spec, /, act=print): ...", ["model=odd", "`act`", "no plain value"],
+    ),
+    "an error of its own": ("1 / 0", ["ZeroDivisionError", "AVA_TRACEBACK=1"]),
+    "an exit": ("raise SystemExit('bye')", ["SystemExit: bye"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_what_is_wrong_in_a_plugin_is_told_as_it_is_loaded(here, mistake):
+    text, fragments = MISTAKES[mistake]
+    (here / "my_odd.py").write_text(f"from ava.registry import model\n\n{text}\n")
+
+    with pytest.raises(InputError) as caught:
+        compose(["plugins=[my_odd]"])
+
+    for fragment in fragments:
+        assert fragment in str(caught.value)
+
+
+@pytest.mark.parametrize("named", ["my_parts.py", "./my_parts.py"])
+@pytest.mark.usefixtures("plugin")
+def test_a_plugin_named_by_its_file_is_told_its_module(named):
+    with pytest.raises(InputError, match=r"`plugins=\[my_parts\]`"):
+        compose([f"plugins=[{named}]"])
+
+
+def test_annotations_of_the_frame_may_be_for_type_checkers_only(here):
+    (here / "my_checked.py").write_text(
+        "from __future__ import annotations\n\nfrom typing import TYPE_CHECKING, Literal\n\n"
+        "from ava.registry import model\n\nif TYPE_CHECKING:\n    from ava.data.source import ImageSpec\n\n\n"
+        "@model(kind='images')\ndef checked(spec: ImageSpec, /, mode: Literal['a', 'b'] = 'a'):\n    'Checked.'\n"
+    )
+    chosen = ["plugins=[my_checked]", "model=checked"]
+    assert compose(chosen).model.options == {"mode": "a"}
+    with pytest.raises(InputError, match=r"model\.mode=c: must be one of: a, b"):
+        compose([*chosen, "model.mode=c"])
+
+
 def test_entry_points_are_loaded(here, monkeypatch):
     (here / "my_installed.py").write_text(PLUGIN.replace("tiny", "installed"))
     folder = here / "mine-1.0.dist-info"

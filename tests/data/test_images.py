@@ -39,6 +39,17 @@ def test_pixels_and_labels(tmp_path):
     assert grey.train.fetch(np.array([0]), 0)["inputs"].mean() == pytest.approx(0.114, abs=0.01)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bits_of_grey_keep_their_shades(tmp_path, channels):
+    for name, shade in (("a", 20_000), ("b", 60_000)):
+        (tmp_path / name).mkdir()
+        for k in range(2):
+            Image.fromarray(np.full((6, 6), shade, dtype=np.uint16)).save(tmp_path / name / f"{k}.png")
+    data = images(0, path=str(tmp_path), size=4, channels=channels, augment=False)
+    pixels = data.train.fetch(np.array([0, 1]), 0)["inputs"]
+    assert pixels.mean((1, 2, 3)).tolist() == pytest.approx([20_000 / 65_535, 60_000 / 65_535], abs=0.01)
+
+
 def test_a_photograph_is_turned_upright(tmp_path):
     for k in range(2):
         for name in ("a", "b"):

@@ -74,6 +74,23 @@ def test_bad_input_is_told_the_same_way_from_a_worker(workers):
     assert str(caught.value) == "data.path=x: sample cannot be read. Mend it."
 
 
+class Broken(Numbers):
+    """A split with a fault of its own, in an exception that does not pickle."""
+
+    def fetch(self, indices, epoch):
+        class LocalError(Exception): ...
+
+        raise LocalError("what went wrong")
+
+
+def test_a_fault_in_a_worker_is_one_sentence_with_the_traceback_beside_it():
+    loader = TrainingLoader(Broken(50), batch_size=8, workers=1)
+    with pytest.raises(RuntimeError) as caught:
+        next(loader.windows(Position()))
+    assert str(caught.value) == "LocalError: what went wrong"
+    assert "in fetch" in "".join(caught.value.__notes__)
+
+
 def test_fetching_leaves_the_global_generators_alone():
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
     loader = TrainingLoader(Numbers(50), batch_size=8, workers=1)

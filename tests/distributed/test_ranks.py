@@ -11,12 +11,28 @@ COMMON = ["trainer.max_steps=20", "trainer.batch_size=50", "trainer.log_every=1"
           "model.width=16", "trainer.eval_every=7"]  # fmt: skip
 
 
-def launch(ranks, *overrides, check=True):
+ONE_SIDED = """
+import os
+from ava.data.digits import digits
+from ava.data.source import Data
+from ava.errors import InputError
+from ava.registry import data
+
+@data(kind="images")
+def one_sided(seed: int, /) -> Data:
+    "Data that rank 1 lacks."
+    if os.environ["RANK"] == "1":
+        raise InputError("its disk is not mounted.")
+    return digits(seed)
+"""
+
+
+def launch(ranks, *overrides, check=True, **environment):
     command = [sys.executable, "-m"]
     if ranks > 1:
         command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"]
     command += ["ava.cli.train", *COMMON, *overrides]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
     return subprocess.run(command, capture_output=True, text=True, check=check, env=environment, timeout=120)
 
 
@@ -55,6 +71,16 @@ def test_bad_input_is_told_once_and_leaves_nothing(tmp_path):
     done = launch(2, "optimizer=lino", f"run_dir={tmp_path / 'run'}", check=False)
     assert done.returncode != 0
     assert done.stderr.count("Did you mean") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_input_of_one_rank_is_told_by_all(tmp_path):
+    """Rank 1 cannot read its data: rank 0 says so, rather than end without a word or wait for it."""
+    (tmp_path / "one_sided.py").write_text(ONE_SIDED)
+    arguments = ["plugins=[one_sided]", "task=classification", "data=one_sided", "model=mlp"]
+    done = launch(2, *arguments, f"run_dir={tmp_path / 'run'}", check=False, PYTHONPATH=str(tmp_path))
+    assert done.returncode != 0
+    assert "ava-train: rank 1: data=one_sided: its disk is not mounted." in done.stderr
     assert not (tmp_path / "run").exists()
 
 

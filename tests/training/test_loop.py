@@ -10,7 +10,9 @@ import time
 import pytest
 
 import ava
-from ava.errors import TrainingFailed
+from ava.data.arrays import ImageArray
+from ava.errors import InputError, Interrupted, TrainingFailed
+from ava.training.step import training_step
 
 QUICK = ["model.width=8", "logger=[]", "trainer.batch_size=64", "trainer.log_every=5", "trainer.eval_every=0",
          "trainer.max_steps=20"]  # fmt: skip
@@ -49,6 +51,58 @@ def test_stops_early_when_nothing_improves(tmp_path):
     assert summary["status"] == "stopped early"
     assert summary["steps"] < 20
     assert (tmp_path / "run" / "checkpoints" / f"step-{summary['steps']}").is_dir()
+
+
+def test_an_early_stop_is_an_end_like_any_other(tmp_path):
+    """Its last step is logged and saved, whatever was due there, and a resume has nothing left to do."""
+    run_dir = tmp_path / "run"
+    impatient = ["optimizer.lr=1e-12", "trainer.eval_every=2", "trainer.early_stop_patience=3"]
+    saving = ["checkpoint.every=50", "checkpoint.keep_best=false"]
+    last = ava.train([*QUICK, *impatient, *saving, "trainer.log_every=50", f"run_dir={run_dir}"])["steps"]
+    assert (run_dir / "checkpoints" / f"step-{last}").is_dir()
+    rows = lines(run_dir)
+    assert [row["step"] for row in rows if "loss" in row] == [last]
+    assert ava.train([f"resume={run_dir}"])["steps"] == last
+    assert lines(run_dir) == rows
+
+
+def test_an_evaluation_that_a_signal_cut_off_is_made_up(tmp_path, monkeypatch):
+    """Told to stop in step 10 of 20: the checkpoint comes at once, the evaluation that was due with the resumed run."""
+    run_dir = tmp_path / "run"
+
+    def step(run, window, stop):
+        return training_step(run, window, stop=stop or run.step == 9)
+
+    monkeypatch.setattr("ava.training.loop.training_step", step)
+    with pytest.raises(Interrupted):
+        ava.train([*QUICK, "trainer.eval_every=10", f"run_dir={run_dir}"])
+    monkeypatch.undo()
+    assert not [row for row in lines(run_dir) if "eval/loss" in row]
+    ava.train([f"resume={run_dir}"])
+    assert [row["step"] for row in lines(run_dir) if "eval/loss" in row] == [10, 20]
+
+
+def test_a_monitor_that_is_no_metric_is_refused_before_training(tmp_path):
+    with pytest.raises(InputError, match=r"checkpoint.monitor=eval/acuracy: .*Did you mean `eval/accuracy`"):
+        ava.train([*QUICK, "checkpoint.monitor=eval/acuracy", "checkpoint.mode=max", f"run_dir={tmp_path / 'run'}"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_breakdown_names_its_step_and_is_kept(tmp_path, monkeypatch):
+    run_dir = tmp_path / "run"
+    fetch = ImageArray.fetch
+
+    def failing(self, indices, epoch):
+        if len(indices) < 64:
+            raise OSError(5, "Input/output error", "shard-3.bin")
+        return fetch(self, indices, epoch)
+
+    monkeypatch.setattr(ImageArray, "fetch", failing)
+    with pytest.raises(TrainingFailed, match=r"^step 15: OSError: .*shard-3.bin.*incidents.jsonl") as failure:
+        ava.train([*QUICK, f"run_dir={run_dir}"])
+    assert isinstance(failure.value.__cause__, OSError)
+    assert [(row["step"], row["kind"]) for row in lines(run_dir, "incidents.jsonl")] == [(15, "error")]
+    assert json.loads((run_dir / "summary.json").read_text())["status"] == "failed"
 
 
 def test_a_diverged_run_says_where_and_keeps_its_checkpoints(tmp_path):
