@@ -11,8 +11,6 @@ over rounds.
 from __future__ import annotations
 
 import argparse
-import functools
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -23,13 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ava.bench import machine, memory
-from ava.bench.arms import ava_loop, bare
+from ava.bench.loops import LOOPS, OWN, is_installed, loop_named
 from ava.bench.turns import Cost, Gate, measure
 from ava.bench.workloads import WORKLOADS, Workload
 from ava.data.loader import Position
-
-LOOPS = ("bare", "ava", "ava-silent", "lightning", "transformers")
-"""`ava` logs as a default run does; `ava-silent` and the others log nothing."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,12 +32,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="ava bench loop", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", choices=sorted(WORKLOADS), action="append", help="only this model (repeatable)")
     parser.add_argument("--rounds", type=int, default=25, help="turns of each loop that count (default 25)")
-    parser.add_argument("--loops", default=",".join(LOOPS), help=f"which loops (default {','.join(LOOPS)})")
+    parser.add_argument("--loops", nargs="+", choices=LOOPS, default=LOOPS, help="which loops (default all)")
     parser.add_argument("--threads", type=int, default=None, help="torch threads (default: torch's own)")
     parser.add_argument("--memory", action="store_true", help="measure memory instead of time")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     arguments = parser.parse_args(argv)
-    names = [name for name in arguments.loops.split(",") if _is_installed(name)]
+    names = [name for name in arguments.loops if is_installed(name)]
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     workloads = [WORKLOADS[name] for name in arguments.model or WORKLOADS]
@@ -56,8 +51,6 @@ def main(argv: list[str] | None = None) -> int:
         arguments.json.write_text(json.dumps({"machine": machine.describe(), "rows": rows}, indent=2), encoding="utf-8")
     return 0
 
-
-OWN = ("ava", "ava-silent")
 
 COLUMNS = {
     "model": "model", "loop": "loop", "cpu_ms": "CPU ms/step", "wall_ms": "wall ms/step", "ratio": "CPU / bare",
@@ -78,21 +71,6 @@ def compare(workload: Workload, names: list[str], rounds: int) -> list[dict[str,
     return [_row(workload, name, cost, costs["bare"], rounds) for name, cost in costs.items()]
 
 
-def loop_named(name: str, workload: Workload, model: torch.nn.Module) -> Callable[[Gate[Any]], None]:
-    """The loop called `name`, ready to train `model` on a gate's batches; others' packages are imported here."""
-    if name in OWN:
-        return functools.partial(ava_loop.train, workload, name == "ava")
-    if name == "lightning":
-        from ava.bench.arms import lightning_loop
-
-        return functools.partial(lightning_loop.train, workload, model)
-    if name == "transformers":
-        from ava.bench.arms import transformers_loop
-
-        return functools.partial(transformers_loop.train, workload, model)
-    return functools.partial(bare.train, workload, model)
-
-
 def _row(workload: Workload, name: str, cost: Cost, base: Cost, rounds: int) -> dict[str, Any]:
     def middle(values: list[float]) -> float:
         return sorted(values)[len(values) // 2] * 1e3
@@ -108,11 +86,7 @@ def _print(columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
     console = Console()
     table = Table(title=machine.describe(), title_justify="left")
     for heading in columns.values():
-        table.add_column(heading, justify="left" if heading in ("model", "loop") else "right")
+        table.add_column(heading, no_wrap=True, justify="left" if heading in ("model", "loop") else "right")
     for row in rows:
         table.add_row(*(str(row[key]) for key in columns))
     console.print(table)
-
-
-def _is_installed(name: str) -> bool:
-    return name in ("bare", *OWN) or importlib.util.find_spec(name) is not None

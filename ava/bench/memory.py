@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ava.bench.loops import loop_named
 from ava.bench.turns import Ended, Gate, until_ended
 from ava.bench.workloads import WORKLOADS
 from ava.data.loader import Position
@@ -65,8 +66,6 @@ def _usage() -> tuple[int, int]:
 
 def main(argv: list[str]) -> None:
     """Train, and print one line of JSON."""
-    from ava.bench.loop import loop_named  # the same loops that are timed
-
     loop, name, steps = argv[0], argv[1], int(argv[2])
     workload = WORKLOADS[name]
     _, model, loader = workload.build()

@@ -11,11 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from torch.nn.modules.batchnorm import _BatchNorm
-
 from ava import registry
 from ava.checkpoint import atomic
 from ava.checkpoint.checkpoint import load
+from ava.config.notices import notices
 from ava.config.parts import build_run
 from ava.config.paths import default_run_dir
 from ava.config.saved import to_yaml
@@ -63,7 +62,7 @@ def run(config: Config, *, saved: ResumePlan | None) -> dict[str, Any]:
         with _claimed(config, saved, world) as folder:
             if saved is not None and not saved.new_run:
                 world.together(lambda: training.restore(load(saved.checkpoint)))
-            return _train(config, training, plan, folder)
+            return _train(config, training, plan, folder, notices(training, saved))
 
 
 def _check_monitor(config: Config, training: Run) -> None:
@@ -102,7 +101,7 @@ def _claimed(config: Config, saved: ResumePlan | None, world: World) -> Iterator
             directory.release()
 
 
-def _train(config: Config, training: Run, plan: Plan, folder: Path) -> dict[str, Any]:
+def _train(config: Config, training: Run, plan: Plan, folder: Path, remarks: list[str]) -> dict[str, Any]:
     world = training.world
     summary = Summary(folder / "summary.json", {plan.monitor: plan.mode})
     listeners = _listeners(config, training, folder, summary) if world.is_main else []
@@ -112,7 +111,7 @@ def _train(config: Config, training: Run, plan: Plan, folder: Path) -> dict[str,
     try:
         if world.is_main:
             atomic.write_text(folder / "config.yaml", to_yaml(config))
-            info = _introduction(config, training, plan, folder)
+            info = _introduction(config, training, plan, folder) | {"notices": remarks}
             for listener in listeners:
                 listener.on_start(info)
         with breakdowns(lambda: training.step + 1, incidents):
@@ -151,21 +150,8 @@ def _introduction(config: Config, training: Run, plan: Plan, folder: Path) -> di
         "parameters": _num_parameters(training), "unit": "samples", "task": config.task.name,
         "model": config.model.name, "optimizer": config.optimizer.name, "scheduler": config.scheduler.name,
         "device": str(training.world.device), "ranks": training.world.size,
-        "data": training.task.data.description, "notices": _notices(training),
+        "data": training.task.data.description,
     }  # fmt: skip
-
-
-def _notices(training: Run) -> list[str]:
-    """What a user should know of this combination before it trains."""
-    parts = training.world.size * training.loader.accumulate
-    if parts > 1 and any(isinstance(module, _BatchNorm) for module in training.model.modules()):
-        share = training.loader.batch_size // parts
-        return [
-            f"The model normalises over the batch: with {training.world.size} rank(s) and {training.loader.accumulate} "
-            f"micro-batch(es) its statistics come from {share} samples, not {training.loader.batch_size}, and the "
-            "result differs from that of one undivided batch. Group norm would not."
-        ]
-    return []
 
 
 def _facts(

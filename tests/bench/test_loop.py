@@ -37,7 +37,9 @@ def test_the_table_holds_every_loop(tmp_path, capsys):
         "--rounds",
         "1",
         "--loops",
-        "bare,ava,ava-silent",
+        "bare",
+        "ava",
+        "ava-silent",
         "--json",
         str(tmp_path / "x.json"),
     ]

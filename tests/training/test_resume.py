@@ -118,3 +118,21 @@ def test_keeps_the_last_and_the_best(tmp_path):
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     kept = {path.name for path in (tmp_path / "run" / "checkpoints").glob("step-*")}
     assert kept == {"step-24", f"step-{summary['best']['eval/accuracy']['step']}"}
+
+
+def test_going_back_is_told(tmp_path, capsys):
+    ava.train([*QUICK, f"run_dir={tmp_path / 'run'}"])
+    capsys.readouterr()
+    ava.train([f"resume={tmp_path / 'run' / 'checkpoints' / 'step-10'}", "trainer.max_steps=11"])
+    assert (
+        "Continuing from step 10: what this run did after it, up to step 24, will be replaced."
+        in capsys.readouterr().out
+    )
+
+
+def test_a_newest_checkpoint_that_is_gone_is_told(tmp_path, capsys):
+    ava.train([*QUICK, f"run_dir={tmp_path / 'run'}"])
+    (tmp_path / "run" / "checkpoints" / "step-24" / "manifest.json").unlink()
+    capsys.readouterr()
+    ava.train([f"resume={tmp_path / 'run'}"])
+    assert "step-24, is missing or not complete: continuing from step 20." in capsys.readouterr().out

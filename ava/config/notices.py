@@ -1,0 +1,51 @@
+"""What a user should know of a run before it trains, though nothing is wrong."""
+
+from __future__ import annotations
+
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ava.checkpoint.checkpoint import steps
+from ava.checkpoint.folder import POINTER
+from ava.config.schema import ResumePlan
+from ava.training.state import Run
+
+
+def notices(training: Run, saved: ResumePlan | None) -> list[str]:
+    """Sentences for the start of a run.
+
+    Args:
+        training: the run, restored if it continues one.
+        saved: the checkpoint it continues from, if any.
+    """
+    return [*_batch_statistics(training), *([] if saved is None or saved.new_run else _going_back(training, saved))]
+
+
+def _batch_statistics(training: Run) -> list[str]:
+    """Batch norm is the one layer that sees how a batch is divided."""
+    parts = training.world.size * training.loader.accumulate
+    if parts == 1 or not any(isinstance(module, _BatchNorm) for module in training.model.modules()):
+        return []
+    return [
+        f"The model normalises over the batch: with {training.world.size} rank(s) and {training.loader.accumulate} "
+        f"micro-batch(es) its statistics come from {training.loader.batch_size // parts} samples, not "
+        f"{training.loader.batch_size}, and the result differs from that of one undivided batch. Group norm would not."
+    ]
+
+
+def _going_back(training: Run, saved: ResumePlan) -> list[str]:
+    """Continuing from another checkpoint than the newest."""
+    folder = saved.checkpoint.parent
+    known = steps(folder)
+    pointer = folder / POINTER
+    pointed = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else ""
+    found = []
+    if pointed and pointed not in {f"step-{step}" for step in known}:
+        found.append(
+            f"The newest checkpoint, {pointed}, is missing or not complete: continuing from step {training.step}."
+        )
+    if max(known, default=0) > training.step:
+        found.append(
+            f"Continuing from step {training.step}: what this run did after it, up to step {max(known)}, will be "
+            "replaced. To keep it, give another run_dir."
+        )
+    return found
