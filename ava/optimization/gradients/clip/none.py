@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ava.optimization.gradients.clip.measure import global_norm, is_uniform
 from ava.registry import clip
 
 
@@ -18,4 +19,5 @@ def none(parameters: list[Tensor], /) -> Tensor:
     Returns:
         The global norm of the gradients, 0-dim, on their device; not read here.
     """
-    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    return global_norm(gradients) if is_uniform(gradients) else torch.nn.utils.get_total_norm(gradients)

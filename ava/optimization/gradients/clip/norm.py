@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ava.optimization.gradients.clip.measure import global_norm, is_uniform
 from ava.registry import PositiveFloat, clip
 
 
@@ -23,4 +24,10 @@ def norm(parameters: list[Tensor], /, clip_norm: PositiveFloat = 1.0) -> Tensor:
 
     Reference: Pascanu et al. 2013, https://arxiv.org/abs/1211.5063
     """
-    return torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not is_uniform(gradients):
+        return torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+    total = global_norm(gradients)
+    factor = (clip_norm / (total + 1e-6)).clamp_(max=1.0)
+    torch._foreach_mul_(gradients, [factor] * len(gradients))
+    return total

@@ -43,10 +43,9 @@ def _adam(batch: Batch, scale: Tensor | None, found_inf: Tensor | None) -> None:
     group, states = batch.group, batch.states
     beta1, beta2 = group["betas"]
     steps = [state["step"] for state in states]
-    if found_inf is None:
-        torch._foreach_add_(steps, _ONE if steps[0].is_cpu else 1)
-    else:
-        torch._foreach_add_(steps, [1 - found_inf] * len(steps))  # a skipped step does not count
+    # A skipped step does not count. A list is 3 times as fast to add as one number, on a CPU.
+    one = torch.ones_like(steps[0]) if found_inf is None else 1 - found_inf
+    torch._foreach_add_(steps, [one] * len(steps))
     kernel = torch._fused_adam_ if coupled_decay in batch.sentence else torch._fused_adamw_
     kernel(
         batch.parameters, batch.gradients, [state["exp_avg"] for state in states],
@@ -72,8 +71,6 @@ def _decay(batch: Batch) -> float:
     spoken = coupled_decay in batch.sentence or decoupled_decay in batch.sentence
     return float(batch.group["weight_decay"]) if spoken else 0.0
 
-
-_ONE = torch.tensor(1.0)
 
 _DECAYS: tuple[Sentence, ...] = ((), (coupled_decay,))
 _DIRECTIONS: tuple[Sentence, ...] = ((along_gradient,), (heavy_ball, along_momentum), (heavy_ball, nesterov))
