@@ -8,6 +8,7 @@ one gate is open at a time.
 from __future__ import annotations
 
 import contextlib
+import random
 import statistics
 import threading
 import time
@@ -104,8 +105,9 @@ def measure(loops: dict[str, Callable[[Gate[T]], None]], gates: dict[str, Gate[T
     for worker in workers.values():
         worker.start()
     for number in range(rounds + 2):
-        # Whoever goes first in one round goes last in the next.
-        for name, worker in list(workers.items())[:: 1 if number % 2 else -1]:
+        # In a new order each round: who follows whom, or itself, decides whose data is still in the caches.
+        for name in random.Random(number).sample(list(workers), len(workers)):
+            worker = workers[name]
             wall, cpu = time.perf_counter(), time.process_time()
             gates[name].take_turn(worker)
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
