@@ -63,10 +63,10 @@ def compare(workload: Workload, names: list[str], rounds: int) -> list[dict[str,
     loops: dict[str, Callable[[Gate[Any]], None]] = {}
     gates: dict[str, Gate[Any]] = {}
     for name in names:
-        _, model, loader = workload.build()
+        task, model, loader = workload.build()
         windows = loader.windows(Position())
         gates[name] = Gate(windows if name in OWN else (w.batches[0] for w in windows), workload.steps)
-        loops[name] = loop_named(name, workload, model)
+        loops[name] = loop_named(name, workload, task, model)
     costs = measure(loops, gates, rounds)
     return [_row(workload, name, cost, costs["bare"], rounds) for name, cost in costs.items()]
 

@@ -12,6 +12,7 @@ import torch
 from ava.bench.arms import ava_loop, bare
 from ava.bench.turns import Gate
 from ava.bench.workloads import Workload
+from ava.tasks.task import Task
 
 LOOPS = ("bare", "ava", "ava-silent", "lightning", "transformers")
 """`ava` logs as a default run does; `ava-silent` and the others log nothing."""
@@ -19,10 +20,10 @@ LOOPS = ("bare", "ava", "ava-silent", "lightning", "transformers")
 OWN = ("ava", "ava-silent")
 
 
-def loop_named(name: str, workload: Workload, model: torch.nn.Module) -> Callable[[Gate[Any]], None]:
+def loop_named(name: str, workload: Workload, task: Task, model: torch.nn.Module) -> Callable[[Gate[Any]], None]:
     """The loop called `name`, ready to train `model` on a gate's batches; others' packages are imported here."""
     if name in OWN:
-        return functools.partial(ava_loop.train, workload, name == "ava")
+        return functools.partial(ava_loop.train, workload, task, model, name == "ava")
     if name == "lightning":
         from ava.bench.arms import lightning_loop
 

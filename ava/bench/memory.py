@@ -68,10 +68,10 @@ def main(argv: list[str]) -> None:
     """Train, and print one line of JSON."""
     loop, name, steps = argv[0], argv[1], int(argv[2])
     workload = WORKLOADS[name]
-    _, model, loader = workload.build()
+    task, model, loader = workload.build()
     windows = loader.windows(Position())
     gate = _Counted(windows if loop.startswith("ava") else (w.batches[0] for w in windows), steps)
-    until_ended(loop_named(loop, workload, model), gate)
+    until_ended(loop_named(loop, workload, task, model), gate)
     (middle, objects), (end, more) = gate.marks[0], gate.marks[-1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({

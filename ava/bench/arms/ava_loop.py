@@ -49,9 +49,9 @@ def default_listeners(folder: Path) -> list[Listener]:
     return [MetricsLog(folder / "metrics.jsonl"), registry.logger["tensorboard"].load()(folder, 0)]
 
 
-def train(workload: Workload, logs: bool, gate: Gate[Window]) -> None:
+def train(workload: Workload, task: Task, model: torch.nn.Module, logs: bool, gate: Gate[Window]) -> None:
     """Train until the windows end, logging as a default run does, or telling nobody."""
-    task, model, loader = workload.build()
+    loader = TrainingLoader(task.data.train, batch_size=workload.batch_size)
     metered = _Metered(loader.split, batch_size=loader.batch_size)
     metered.gate = gate
     run = build(workload, task, model, metered)
