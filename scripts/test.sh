@@ -8,4 +8,4 @@ echo "Checking: ruff (lint, format), mypy (types), pytest $*"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-exec .venv/bin/pytest --numprocesses 2 "$@"
+exec .venv/bin/pytest --numprocesses 2 --dist loadgroup "$@"

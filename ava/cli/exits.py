@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 
 from ava.errors import InputError, Interrupted, TrainingFailed
+
+SECONDS_FOR_RANK_0 = 5.0
 
 
 def run_command(name: str, body: Callable[[], int]) -> int:
@@ -27,6 +30,9 @@ def run_command(name: str, body: Callable[[], int]) -> int:
         return body()
     except (InputError, TrainingFailed) as error:
         _tell(f"{name}: {error}", error, everywhere=error.of_one_rank)
+        if os.environ.get("RANK", "0") != "0" and not error.of_one_rank:
+            # A launcher ends all ranks as soon as one has failed: let rank 0 speak first.
+            time.sleep(SECONDS_FOR_RANK_0)
         return error.exit_code
     except Interrupted as error:
         _tell(f"{name}: {error}", error, everywhere=False)

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("ranks")  # two launchers at once may choose the same port
+
 COMMON = ["trainer.max_steps=20", "trainer.batch_size=50", "trainer.log_every=1", "logger=[]", "scheduler=onecycle",
           "model.width=16", "trainer.eval_every=7"]  # fmt: skip
 
@@ -33,7 +35,9 @@ def launch(ranks, *overrides, check=True, **environment):
         command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"]
     command += ["ava.cli.train", *COMMON, *overrides]
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
-    return subprocess.run(command, capture_output=True, text=True, check=check, env=environment, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
+    assert done.returncode == 0 or not check, done.stdout[-1000:] + done.stderr[-3000:]
+    return done
 
 
 def losses(run_dir):
