@@ -52,7 +52,7 @@ def run(config: Config, *, saved: ResumePlan | None) -> dict[str, Any]:
         Interrupted: it was told to stop, and saved a checkpoint.
     """
     with (
-        join(config.trainer.device, config.distributed.timeout_s) as world,
+        join(config.trainer.device, config.distributed.timeout_s, config.distributed.backend) as world,
         deterministic_kernels(config.trainer.deterministic),
     ):
         training, plan = build_run(config, world)

@@ -106,26 +106,38 @@ class World:
 
 
 @contextmanager
-def join(device: str, timeout_s: float = 600.0) -> Iterator[World]:
+def join(device: str, timeout_s: float = 600.0, backend: str = "auto") -> Iterator[World]:
     """Join the processes that torchrun started, or stand alone; leaves them on exit.
 
     Args:
         device: "auto" (a GPU where there is one), "cpu" or "cuda".
         timeout_s: how long a rank waits for the others before it gives up, in seconds.
+        backend: "auto" exchanges gradients by NCCL on GPUs and by gloo elsewhere; "gloo" and "nccl" insist.
 
     Raises:
-        InputError: "cuda" without a usable GPU for this rank.
+        InputError: "cuda" without a usable GPU for this rank, or "nccl" without GPUs.
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     chosen = _choose(device, int(os.environ.get("LOCAL_RANK", "0")))
+    if backend == "nccl" and chosen.type != "cuda":
+        raise InputError(
+            f"needs GPUs, and this run is on the {chosen.type}.", key="distributed.backend", value=backend,
+            hint="Use `distributed.backend=auto`.",
+        )  # fmt: skip
     if size == 1:
         yield World(0, 1, chosen)
         return
     store, rank, size = next(rendezvous("env://", rank, size))
     # Restarted workers must not read a dead worker's addresses from the store that the agent keeps alive.
     store = PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=timeout_s))
+    on_gpu = chosen.type == "cuda" and backend != "gloo"
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+        store=store,
+        rank=rank,
+        world_size=size,
+        timeout=timedelta(seconds=timeout_s),
+    )
     try:
         yield World(rank, size, chosen)
     finally:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ava.registry import logger
 from ava.reporting.listener import Listener
+from ava.reporting.tensorboard_records import record
 
 _HIDDEN = ("step", "time")
 
@@ -28,7 +29,7 @@ def tensorboard(run_dir: Path, first_step: int, /) -> Listener:
 
 
 class _TensorBoard(Listener):
-    """Writes records with TensorBoard's own writer, straight from the calling thread.
+    """Writes TensorBoard's events straight from the calling thread.
 
     torch's SummaryWriter adds a thread and a queue, which a handful of scalars every few steps do not need.
     """
@@ -36,17 +37,16 @@ class _TensorBoard(Listener):
     def __init__(self, folder: Path, first_step: int) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # 0.13 s: not before it is wanted
         from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._event, self._summary = Event, Summary
         folder.mkdir(parents=True, exist_ok=True)
         moment = time.time()
         name = f"events.out.tfevents.{moment:.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._writer = RecordWriter((folder / name).open("xb"))
+        self._file = (folder / name).open("xb")
         self._write(Event(wall_time=moment, file_version="brain.Event:2"))
         restart = SessionLog(status=SessionLog.START)
         self._write(Event(wall_time=moment, step=first_step, session_log=restart))
-        self._writer.flush()
+        self._file.flush()
 
     def on_log(self, row: dict[str, float]) -> None:
         """Write the row's numbers."""
@@ -55,12 +55,12 @@ class _TensorBoard(Listener):
     def on_eval(self, row: dict[str, float]) -> None:
         """Write the row's numbers; what was written so far can be seen."""
         self._scalars(row)
-        self._writer.flush()
+        self._file.flush()
 
     def close(self) -> None:
         """Finish the file."""
-        if not self._writer.closed:
-            self._writer.close()
+        if not self._file.closed:
+            self._file.close()
 
     def _scalars(self, row: dict[str, float]) -> None:
         values = [self._summary.Value(tag=tag, simple_value=number) for tag, number in _shown(row)]
@@ -68,7 +68,7 @@ class _TensorBoard(Listener):
         self._write(self._event(wall_time=time.time(), step=int(row["step"]), summary=summary))
 
     def _write(self, event: Any) -> None:
-        self._writer.write(event.SerializeToString())
+        self._file.write(record(event.SerializeToString()))
 
 
 def _shown(row: dict[str, float]) -> Iterator[tuple[str, float]]:
