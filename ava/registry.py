@@ -17,12 +17,13 @@ know every name and every option without importing torch. Plugins register as th
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.util
 import inspect
 import typing
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal, TypeVar, overload
@@ -43,7 +44,7 @@ Name = Annotated[str, MinLen(1)]
 _ANNOTATIONS: dict[str, Any] = {
     "PositiveInt": PositiveInt, "NonNegativeInt": NonNegativeInt, "PositiveFloat": PositiveFloat,
     "NonNegativeFloat": NonNegativeFloat, "Fraction": Fraction, "Decay": Decay, "Name": Name,
-    "Annotated": Annotated, "Literal": Literal, "Ge": Ge, "Gt": Gt, "Le": Le, "Lt": Lt, "MinLen": MinLen,
+    "Any": Any, "Annotated": Annotated, "Literal": Literal, "Ge": Ge, "Gt": Gt, "Le": Le, "Lt": Lt, "MinLen": MinLen,
 }  # fmt: skip
 
 REQUIRED = inspect.Parameter.empty
@@ -61,6 +62,7 @@ class Entry:
         doc: its docstring.
         parameters: option -> (annotation, default); the default is `REQUIRED` where there is none.
         tags: what its decorator was given, such as `kind="images"`.
+        shared: the part of `parameters` that every part of the sort has, and the builder is not called with.
     """
 
     name: str
@@ -70,6 +72,12 @@ class Entry:
     parameters: dict[str, tuple[Any, Any]]
     tags: dict[str, Any] = field(default_factory=dict)
     builder: Callable[..., Any] | None = None
+    shared: frozenset[str] = frozenset()
+
+    @property
+    def own(self) -> list[str]:
+        """The options that the builder itself takes."""
+        return [name for name in self.parameters if name not in self.shared]
 
     @property
     def summary(self) -> str:
@@ -95,10 +103,12 @@ class Registry:
         sort: what one part is called in messages, and the decorator's own name ("model").
         package: the package whose files define the built-in parts ("ava.models").
         frame: what the frame gives a builder, in order: the names before the `/` of its signature.
+        shared: "module:function" whose options every part has besides its own; a tag `defaults` gives a part
+            other defaults of them.
     """
 
-    def __init__(self, sort: str, package: str, frame: tuple[str, ...] = ()) -> None:
-        self.sort, self.package, self.frame = sort, package, frame
+    def __init__(self, sort: str, package: str, frame: tuple[str, ...] = (), shared: str | None = None) -> None:
+        self.sort, self.package, self.frame, self.shared = sort, package, frame, shared
         self._builtin: dict[str, Entry] | None = None
         self._plugins: dict[str, Entry] = {}
 
@@ -149,7 +159,7 @@ class Registry:
 
     def _known(self) -> dict[str, Entry]:
         if self._builtin is None:
-            self._builtin = {entry.name: entry for entry in _read_package(self.package, self.sort)}
+            self._builtin = {e.name: self._with_shared(e) for e in _read_package(self.package, self.sort)}
         return self._builtin | self._plugins
 
     def _register_plugin(self, builder: Callable[..., Any], tags: dict[str, Any]) -> None:
@@ -165,9 +175,18 @@ class Registry:
         except InputError as error:
             owner = f"the signature of {self.sort} {name!r} in {builder.__module__}"
             raise InputError(f"{owner} {error.problem}", hint=error.hint) from None
-        self._plugins[name] = Entry(
-            name, builder.__module__, builder.__name__, inspect.getdoc(builder) or "", options, tags, builder
-        )
+        doc = inspect.getdoc(builder) or ""
+        entry = Entry(name, builder.__module__, builder.__name__, doc, options, tags, builder)
+        self._plugins[name] = self._with_shared(entry)
+
+    def _with_shared(self, entry: Entry) -> Entry:
+        """The part with the options that all of its sort have."""
+        if self.shared is None:
+            return entry
+        shared = {name: field for name, field in _read_function(self.shared).items() if name not in entry.parameters}
+        for name, default in entry.tags.get("defaults", {}).items():
+            shared[name] = (shared[name][0], default)
+        return replace(entry, parameters=entry.parameters | shared, shared=frozenset(shared))
 
 
 def _read_signature(builder: Callable[..., Any], frame: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
@@ -209,6 +228,15 @@ def _read_package(package: str, decorator: str) -> Iterator[Entry]:
                 yield Entry(name, module, node.name, ast.get_docstring(node) or "", _read_options(node), tags)
 
 
+@functools.cache
+def _read_function(address: str) -> dict[str, tuple[Any, Any]]:
+    """The options of the function at "module:function", read without importing it."""
+    module, _, function = address.partition(":")
+    path = Path(__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    body = ast.parse(path.read_text(encoding="utf-8"), str(path)).body
+    return _read_options(next(n for n in body if isinstance(n, ast.FunctionDef) and n.name == function))
+
+
 def _read_tags(node: ast.stmt, decorator: str) -> dict[str, Any] | None:
     """The keywords of `@decorator(...)` above a definition; None if it does not stand there."""
     for d in getattr(node, "decorator_list", []):
@@ -242,7 +270,9 @@ def _evaluate(annotation: ast.expr) -> Any:
     return eval(compile(ast.Expression(annotation), "<annotation>", "eval"), dict(_ANNOTATIONS))
 
 
-optimizer = Registry("optimizer", "ava.optimization.optimizers")
+optimizer = Registry(
+    "optimizer", "ava.optimization.optimizers", shared="ava.optimization.optimizers.composition:extend"
+)
 scheduler = Registry("scheduler", "ava.optimization.learning_rate", ("step", "total"))
 clip = Registry("clip", "ava.optimization.gradients", ("parameters",))
 model = Registry("model", "ava.models", ("spec",))

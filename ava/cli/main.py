@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import ava
 from ava.cli.exits import run_command
@@ -16,9 +17,11 @@ ava COMMAND
   ava train [overrides]   train; the same as ava-train
   ava list [SORT]         what can be chosen, with every option; SORT: {", ".join(REGISTRIES)}
   ava bench loop          what the training loop costs beside a bare PyTorch loop
+  ava bench optimizers    what a step of each optimizer costs over torch's fused AdamW, beside other libraries
   ava --version           the version
 """
 _COMMANDS = ("train", "list", "bench")
+_MEASUREMENTS = ("loop", "optimizers")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,14 +61,15 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _bench(words: list[str]) -> int:
-    if words[:1] != ["loop"]:
-        problem = (
-            f"there is no measurement {words[0]!r}; there is: loop." if words else "a measurement has to be named."
-        )
-        raise InputError(problem, hint="Write `ava bench loop`.")
-    from ava.bench.loop import main as loop
-
-    return loop(words[1:])
+    measurement, rest = (words[0], words[1:]) if words else (None, [])
+    if measurement not in _MEASUREMENTS:
+        problem = "a measurement has to be named"
+        if measurement is not None:
+            problem = f"there is no measurement {measurement!r}"
+        choices = " or ".join(f"`ava bench {name}`" for name in _MEASUREMENTS)
+        raise InputError(f"{problem}; there are: {', '.join(_MEASUREMENTS)}.", hint=f"Write {choices}.")
+    measure: Callable[[list[str]], int] = importlib.import_module(f"ava.bench.{measurement}").main
+    return measure(rest)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def get_optimizer(name: str) -> type[torch.optim.Optimizer]:
     Raises:
         InputError: there is none of that name.
     """
-    from ava.optimization.optimizers.composed import build_class
+    from ava.optimization.optimizers.classes import build_class
 
     entry = registry.optimizer[name]
     return build_class(entry.name, entry.load())

@@ -41,6 +41,10 @@ def describe(annotation: Any) -> str:
         return " ".join([describe(arguments[0]), " and ".join(limits)]).strip()
     if origin is Literal:
         return "one of " + ", ".join(map(repr, arguments))
+    if origin is tuple and arguments[1:] == (Ellipsis,):
+        return f"a list, each {describe(arguments[0])}"
+    if origin is dict:
+        return "a mapping"
     if origin is tuple:
         words = list(map(describe, arguments))
         return f"{len(words)} values, " + (f"each {words[0]}" if len(set(words)) == 1 else ", ".join(words))
@@ -56,6 +60,10 @@ def _is_allowed(value: Any, annotation: Any) -> bool:
         return _is_allowed(value, arguments[0]) and all(_is_within(value, limit) for limit in arguments[1:])
     if origin is Literal:
         return value in arguments
+    if origin is tuple and arguments[1:] == (Ellipsis,):
+        return isinstance(value, tuple | list) and all(_is_allowed(item, arguments[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict)
     if origin is tuple:
         fits = isinstance(value, tuple | list) and len(value) == len(arguments)
         return fits and all(map(_is_allowed, value, arguments))
@@ -86,5 +94,8 @@ def _convert(value: Any, annotation: Any) -> Any:
     if origin is Annotated:
         return _convert(value, arguments[0])
     if origin is tuple:
-        return tuple(map(_convert, value, arguments))
+        each = arguments[:1] * len(value) if arguments[1:] == (Ellipsis,) else arguments
+        return tuple(map(_convert, value, each))
+    if origin in (types.UnionType, typing.Union) and value is not None:
+        return _convert(value, next(a for a in arguments if _is_allowed(value, a)))
     return float(value) if annotation is float else value

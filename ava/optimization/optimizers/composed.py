@@ -1,7 +1,7 @@
 """Sentences as optimizers: the one class behind every name, a torch.optim.Optimizer in all respects.
 
     Lion = get_optimizer("lion")
-    optimizer = Lion(model.parameters(), lr=1e-4, weight_decay=0.1)
+    optimizer = Lion(model.parameters(), lr=1e-4, weight_decay=0.1, cautious=True, state="factored")
 
 `step()` asks the named optimizer for its sentence with each group's live values, gathers the parameters that have a
 gradient, and hands them to the fastest engine that knows the sentence on their device. It never waits for an
@@ -11,25 +11,23 @@ accelerator: `grad_scale` and `found_inf`, set on the optimizer as torch.amp.Gra
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, overload
 
 import torch
 from torch import Tensor
 
 from ava.errors import InputError
-from ava.optimization.catalogue import class_name
-from ava.optimization.optimizers.engines import foreach, fused, reference
-from ava.optimization.optimizers.engines.batch import Batch, Engine
+from ava.optimization.optimizers.batches import OF_THE_WHOLE, Grammar, batches
+from ava.optimization.optimizers.engines.batch import Totals
+from ava.optimization.optimizers.engines.conduct import conduct
 from ava.optimization.optimizers.loading import adopt_group, adopt_state, refuse_foreign
-from ava.optimization.optimizers.sentence import Sentence, Words, compose, is_counted, slots_of
-from ava.optimization.optimizers.storage.dense import Dense
+from ava.optimization.optimizers.sentence import ByShape, Words
 from ava.optimization.options import check
 from ava.registry import NonNegativeFloat, optimizer
 
 Group: TypeAlias = dict[str, Any]
+Choice: TypeAlias = Literal["auto", "reference"]
 
 
 class ComposedOptimizer(torch.optim.Optimizer):
@@ -45,16 +43,21 @@ class ComposedOptimizer(torch.optim.Optimizer):
     """
 
     name: str
-    builder: Callable[..., Words]
-    _names: tuple[str, ...]
+    builder: Callable[..., Words | ByShape]
     grad_scale: Tensor | None
     found_inf: Tensor | None
     _step_supports_amp_scaling = True  # torch.amp.GradScaler leaves scale and skip to step()
 
-    def __init__(self, params: Any, options: Group, engine: Literal["auto", "reference"] = "auto") -> None:
-        self.engine: Literal["auto", "reference"] = check("engine", engine, Literal["auto", "reference"])
-        self._codec = Dense()
-        super().__init__(params, options)
+    def __init__(self, params: Any, options: Group, engine: Choice = "auto") -> None:
+        self.engine: Choice = check("engine", engine, Choice)
+        self._numbers: dict[Tensor, int] = {}
+        self.whole = {key: check(key, options[key], optimizer[self.name].parameters[key][0]) for key in OF_THE_WHOLE}
+        super().__init__(params, {key: value for key, value in options.items() if key not in OF_THE_WHOLE})
+
+    @property
+    def _grammar(self) -> Grammar:
+        grammar: Grammar = type(self).__dict__["grammar"]
+        return grammar
 
     def add_param_group(self, param_group: Group) -> None:
         """Add parameters with options of their own; what they leave out is as the optimizer was built.
@@ -69,6 +72,8 @@ class ComposedOptimizer(torch.optim.Optimizer):
             if not parameter.is_floating_point():
                 self.param_groups.pop()
                 raise InputError(f"{self.name} updates real floating-point parameters, not {parameter.dtype}.")
+        for parameter in self.param_groups[-1]["params"]:
+            self._numbers[parameter] = len(self._numbers)
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -91,67 +96,39 @@ class ComposedOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            for batch in self._batches(group):
-                self._engine(batch).run(batch)
+        self._update()
         return loss
+
+    def _update(self, only: Tensor | None = None) -> None:
+        """Update all parameters, or one."""
+        batched = [
+            batch
+            for group in self.param_groups
+            for batch in batches(self._grammar, group, self.state, self._numbers, self._amp_scalars, only)
+        ]
+        common = conduct(batched, self.engine)
+        if common:
+            self._share(common)
+
+    def _share(self, common: Totals) -> None:
+        """Write what all parameters share into every group that has it, unless the step is skipped."""
+        for group in self.param_groups:
+            for name, value in common.items():
+                if isinstance(group.get(name), Tensor):
+                    old, (_, skip) = group[name], self._amp_scalars(group[name].device)
+                    new = value.to(old.device, old.dtype)
+                    group[name] = new if skip is None else old.where(skip, new)
 
     def _check(self, options: Group) -> Group:
         """The options as the signature wants them; they must make a sentence."""
         parameters = optimizer[self.name].parameters
         checked = {
-            key: _check_rate(value) if key == "lr" else check(key, value, parameters[key][0])
+            key: _check_rate(value, parameters[key][0]) if key == "lr" else check(key, value, parameters[key][0])
             for key, value in options.items()
             if key in parameters
         }
-        self.builder(**checked)
+        self._grammar.sentences(checked)
         return checked
-
-    def _sentence(self, group: Group) -> Sentence:
-        return compose(self.builder(**{key: group[key] for key in self._names}))
-
-    def _engine(self, batch: Batch) -> Engine:
-        if self.engine == "reference":
-            return reference
-        return fused if fused.fits(batch) else foreach if foreach.fits(batch) else reference
-
-    def _batches(self, group: Group) -> Iterator[Batch]:
-        """The group's parameters that have a gradient, split by device and type."""
-        pairs = [(p, g) for p in group["params"] if (g := p.grad) is not None]
-        if not pairs:
-            return
-        sentence = self._sentence(group)
-        kinds = {(p.device, p.dtype) for p, _ in pairs}
-        for device, dtype in kinds:
-            chosen = pairs
-            if len(kinds) > 1:
-                chosen = [(p, g) for p, g in pairs if p.device == device and p.dtype == dtype]
-            parameters, gradients = [p for p, _ in chosen], [g for _, g in chosen]
-            if any(gradient.layout is not torch.strided for gradient in gradients):
-                raise InputError(f"{self.name} needs dense gradients; build the embedding with sparse=False.")
-            yield Batch(
-                sentence, group, parameters, gradients, self._states(sentence, parameters), self._codec,
-                *self._amp_scalars(device),
-            )  # fmt: skip
-
-    def _states(self, sentence: Sentence, parameters: list[Tensor]) -> list[dict[str, Tensor]]:
-        """Each parameter's state; what the sentence needs and is not there yet starts at zero."""
-        states = [self.state[parameter] for parameter in parameters]
-        keys = _keys(sentence)
-        for parameter, state in zip(parameters, states, strict=True):
-            if not keys <= state.keys():
-                self._begin(sentence, parameter, state)
-        return states
-
-    def _begin(self, sentence: Sentence, parameter: Tensor, state: dict[str, Tensor]) -> None:
-        slots = slots_of(sentence)
-        if is_counted(sentence) and "step" not in state:
-            # Moments from a file without a counter (torch's SGD has none) are past their first step.
-            begun = any(slot.name in state for slot in slots)
-            state["step"] = torch.full((), float(begun), dtype=torch.float32, device=parameter.device)
-        for slot in slots:
-            if slot.name not in state:
-                state.update(self._codec.allocate(slot, parameter))
 
     def _amp_scalars(self, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
         """The gradient scale and whether to skip, on the device, as torch.amp.GradScaler leaves them."""
@@ -171,7 +148,7 @@ class ComposedOptimizer(torch.optim.Optimizer):
         super().load_state_dict(state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "engine": self.engine, "_codec": self._codec}
+        return {**super().__getstate__(), "engine": self.engine, "_numbers": self._numbers}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -183,15 +160,10 @@ class ComposedOptimizer(torch.optim.Optimizer):
                     adopt_state(parameter, self.state[parameter])
 
 
-@functools.cache
-def _keys(sentence: Sentence) -> frozenset[str]:
-    """What a parameter's state holds at least."""
-    names = [slot.name for slot in slots_of(sentence)]
-    return frozenset([*names, "step"] if is_counted(sentence) else names)
-
-
-def _check_rate(lr: Any) -> Any:
+def _check_rate(lr: Any, annotation: Any) -> Any:
     """A learning rate: from Python also 0, where groups are frozen, and a tensor, which a compiled step can follow."""
+    if lr is None:
+        return check("lr", lr, annotation)
     number = lr
     if isinstance(lr, Tensor):
         if lr.numel() != 1:
@@ -199,40 +171,3 @@ def _check_rate(lr: Any) -> Any:
         number = lr.item()
     number = check("lr", number, NonNegativeFloat)
     return lr if isinstance(lr, Tensor) else number
-
-
-@functools.cache
-def build_class(name: str, builder: Callable[..., Words]) -> type[ComposedOptimizer]:
-    """The class of a named optimizer: its signature is the builder's, its pickles are found by its name.
-
-    Args:
-        name: the registered name.
-        builder: the function under `@optimizer`.
-
-    Returns:
-        A subclass of ComposedOptimizer, the same one for the same arguments.
-    """
-    entry = optimizer[name]
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    signature = inspect.Signature(
-        [
-            inspect.Parameter("self", kind),
-            inspect.Parameter("params", kind),
-            *(inspect.Parameter(k, kind, annotation=a, default=d) for k, (a, d) in entry.parameters.items()),
-            inspect.Parameter("engine", inspect.Parameter.KEYWORD_ONLY, default="auto"),
-        ]
-    )
-
-    def __init__(self: ComposedOptimizer, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-        bound = signature.bind(self, *args, **kwargs)
-        bound.apply_defaults()
-        options = {key: bound.arguments[key] for key in entry.parameters}
-        ComposedOptimizer.__init__(self, bound.arguments["params"], options, bound.arguments["engine"])
-
-    __init__.__signature__ = signature  # type: ignore[attr-defined]
-    title = class_name(entry)
-    members = {
-        "__init__": __init__, "__doc__": entry.doc, "__module__": "ava.optimization", "__qualname__": title,
-        "name": name, "builder": staticmethod(builder), "_names": tuple(entry.parameters),
-    }  # fmt: skip
-    return type(title, (ComposedOptimizer,), members)

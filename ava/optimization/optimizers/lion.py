@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ava.optimization.optimizers.sentence import Words
 from ava.optimization.optimizers.stages.decay import decoupled_decay
-from ava.optimization.optimizers.stages.direction import sign
+from ava.optimization.optimizers.stages.direction import to_sign
 from ava.optimization.optimizers.stages.moments import interpolate
 from ava.optimization.optimizers.stages.write import descend
 from ava.registry import Decay, NonNegativeFloat, PositiveFloat, optimizer
@@ -27,4 +27,4 @@ def lion(
 
     Reference: Chen et al. 2023, https://arxiv.org/abs/2302.06675
     """
-    return interpolate, sign, weight_decay and decoupled_decay, descend
+    return interpolate, to_sign, weight_decay and decoupled_decay, descend

@@ -5,9 +5,8 @@ from __future__ import annotations
 from ava.errors import InputError
 from ava.optimization.optimizers.sentence import Words
 from ava.optimization.optimizers.stages.decay import coupled_decay
-from ava.optimization.optimizers.stages.direction import along_gradient, along_momentum
-from ava.optimization.optimizers.stages.direction import nesterov as along_nesterov
-from ava.optimization.optimizers.stages.moments import dampened_heavy_ball, heavy_ball
+from ava.optimization.optimizers.stages.moments import along_gradient, dampened_heavy_ball, heavy_ball
+from ava.optimization.optimizers.stages.moments import nesterov as look_along
 from ava.optimization.optimizers.stages.write import descend
 from ava.registry import Decay, Fraction, NonNegativeFloat, PositiveFloat, optimizer
 
@@ -41,6 +40,5 @@ def sgd(
             f"Nesterov needs momentum above 0 and no dampening, not momentum={momentum}, dampening={dampening}.",
             key="nesterov", value=nesterov, hint="Set momentum=0.9 and dampening=0, or nesterov=false.",
         )  # fmt: skip
-    moment = dampened_heavy_ball if dampening else heavy_ball
-    direction = along_nesterov if nesterov else along_momentum if momentum else along_gradient
-    return weight_decay and coupled_decay, momentum and moment, direction, descend
+    moment = (dampened_heavy_ball if dampening else heavy_ball) if momentum else along_gradient
+    return weight_decay and coupled_decay, moment, nesterov and look_along, descend

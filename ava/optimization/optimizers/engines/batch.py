@@ -1,19 +1,23 @@
-"""What an engine is given: the parameters of one group that share a device and a type, and all that a step needs.
+"""What an engine is given: parameters of one group that share device, type and sentence, and all that a step needs.
 
 An engine is a module with `run(batch)`; one that cannot run every batch has `fits(batch)` too. All give the same
-result as `reference.py`, up to rounding.
+result as `reference.py`, up to rounding. A run that needs sums over the parameters of all batches is a generator: it
+yields what is to be summed, by name, and is sent the sums; what it returns are new values of what all parameters share.
 """
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from ava.optimization.optimizers.sentence import Sentence
-from ava.optimization.optimizers.storage.codec import Codec
+
+Totals: TypeAlias = dict[str, Tensor]
+Conversation: TypeAlias = Generator[Totals, Totals, Totals]
 
 
 @dataclass(slots=True)
@@ -26,7 +30,8 @@ class Batch:
         parameters: what is updated, in place.
         gradients: one for each parameter, of its shape; not to be written.
         states: one for each parameter, with the sentence's slots, and `step` if it is counted; updated in place.
-        codec: how the slots are stored.
+        numbers: each parameter's place among all of the optimizer's, for random numbers.
+        common: slots that all parameters share, 0-dim.
         grad_scale: what the gradients are multiplied with, on their device, or None.
         skip: 0-dim bool on the device; where true, nothing may change. None is never.
     """
@@ -36,7 +41,8 @@ class Batch:
     parameters: list[Tensor]
     gradients: list[Tensor]
     states: list[dict[str, Tensor]]
-    codec: Codec
+    numbers: list[int]
+    common: Totals
     grad_scale: Tensor | None
     skip: Tensor | None
 
@@ -44,7 +50,7 @@ class Batch:
 class Engine(Protocol):
     """Carries out a sentence."""
 
-    def run(self, batch: Batch) -> None:
+    def run(self, batch: Batch) -> Conversation | None:
         """One update of every parameter of the batch."""
         ...
 
@@ -55,15 +61,16 @@ def localise(batch: Batch) -> Batch:
         return batch
     return replace(
         batch,
-        parameters=[_local(parameter) for parameter in batch.parameters],
-        gradients=[_local(gradient) for gradient in batch.gradients],
-        states=[{key: _local(value) for key, value in state.items()} for state in batch.states],
+        parameters=[local(parameter) for parameter in batch.parameters],
+        gradients=[local(gradient) for gradient in batch.gradients],
+        states=[{key: local(value) for key, value in state.items()} for state in batch.states],
     )
 
 
-def _local(tensor: Any) -> Tensor:
-    local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return local
+def local(tensor: Any) -> Tensor:
+    """The rank's own part of a sharded tensor; another is given back as it is."""
+    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return part
 
 
 def compute_dtype(parameter: Tensor) -> torch.dtype:

@@ -15,10 +15,9 @@ from torch import Tensor
 from ava.optimization.optimizers.engines.batch import Batch, localise
 from ava.optimization.optimizers.sentence import Sentence
 from ava.optimization.optimizers.stages.decay import coupled_decay, decoupled_decay
-from ava.optimization.optimizers.stages.direction import along_gradient, along_momentum, divide, nesterov
-from ava.optimization.optimizers.stages.moments import adam_moments, heavy_ball
+from ava.optimization.optimizers.stages.direction import divide
+from ava.optimization.optimizers.stages.moments import adam_moments, along_gradient, heavy_ball, nesterov
 from ava.optimization.optimizers.stages.write import descend
-from ava.optimization.optimizers.storage.dense import Dense
 
 DEVICES = frozenset({"cpu", "cuda", "xpu"})
 
@@ -28,8 +27,9 @@ def fits(batch: Batch) -> bool:
     return (
         batch.sentence in KERNELS
         and batch.parameters[0].device.type in DEVICES
-        and isinstance(batch.codec, Dense)
-    )  # fmt: skip
+        and batch.group["state"] == "dense"
+        and not batch.group["stochastic_rounding"]
+    )
 
 
 def run(batch: Batch) -> None:
@@ -73,7 +73,7 @@ def _decay(batch: Batch) -> float:
 
 
 _DECAYS: tuple[Sentence, ...] = ((), (coupled_decay,))
-_DIRECTIONS: tuple[Sentence, ...] = ((along_gradient,), (heavy_ball, along_momentum), (heavy_ball, nesterov))
+_DIRECTIONS: tuple[Sentence, ...] = ((along_gradient,), (heavy_ball,), (heavy_ball, nesterov))
 
 KERNELS: dict[Sentence, Callable[[Batch, Tensor | None, Tensor | None], None]] = {
     (adam_moments, divide, descend): _adam,

@@ -6,26 +6,34 @@ decides, on the device, whether the new parts replace the old, so that a skipped
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeAlias
 
-import torch
 from torch import Tensor
 
 from ava.optimization.optimizers.sentence import Slot
 
+Bits: TypeAlias = Callable[[], Tensor]
+"""Gives 16 random bits for each element, as int64: for codecs that round to either side."""
+
 
 class Codec(Protocol):
-    """One way of storing a slot. One part bears the slot's own name; further ones are called `name.part`."""
+    """One way of storing a slot of the parameter's shape.
 
-    def allocate(self, slot: Slot, parameter: Tensor) -> dict[str, Tensor]:
-        """The parts of a slot that is zero, by their keys in the parameter's state."""
+    Attributes:
+        draws: whether it rounds at random, and so needs the number of the step.
+    """
+
+    draws: bool
+
+    def keys(self, slot: Slot) -> tuple[str, ...]:
+        """What the parts are called in the parameter's state."""
         ...
 
-    def decode(self, state: Mapping[str, Tensor], slot: Slot, dtype: torch.dtype) -> Tensor:
-        """The slot's value, shaped like the parameter, in the type that the engine computes in. Not to be written."""
+    def decode(self, state: Mapping[str, Tensor], slot: Slot, like: Tensor) -> Tensor:
+        """The slot's value, of the shape, type and device of `like`. Not to be written."""
         ...
 
-    def encode(self, value: Tensor, slot: Slot) -> dict[str, Tensor]:
-        """The parts that store `value`; the engine copies them over the old ones."""
+    def encode(self, value: Tensor, slot: Slot, bits: Bits) -> dict[str, Tensor]:
+        """The parts that store `value`; the engine copies them over the old ones, which rounds dense ones."""
         ...

@@ -1,0 +1,56 @@
+"""Runs batches on the fastest engines that know them, and passes sums between those that need them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+
+from ava.optimization.optimizers.engines import fused, reference
+from ava.optimization.optimizers.engines.batch import Batch, Conversation, Engine, Totals
+
+
+def engine_for(batch: Batch, choice: Literal["auto", "reference"]) -> Engine:
+    """The fastest engine that runs the batch."""
+    if choice == "reference":
+        return reference
+    return fused if fused.fits(batch) else reference
+
+
+def conduct(batches: Iterable[Batch], choice: Literal["auto", "reference"]) -> Totals:
+    """Run all batches.
+
+    Returns:
+        The new values of what all parameters share, by name; empty where nothing is shared.
+    """
+    runs = [run for batch in batches if (run := engine_for(batch, choice).run(batch)) is not None]
+    if not runs:
+        return {}
+    common: Totals = {}
+    asked = _advance(runs, None, common)
+    while asked:
+        names = asked[0][1].keys()
+        totals = {name: _sum([sums[name] for _, sums in asked]) for name in names}
+        asked = _advance([run for run, _ in asked], totals, common)
+    return common
+
+
+def _advance(
+    runs: list[Conversation], totals: Totals | None, common: Totals
+) -> list[tuple[Conversation, Totals]]:  # fmt: skip
+    """Let each run go on to its next question; collect what those that end return."""
+    asked = []
+    for run in runs:
+        try:
+            asked.append((run, next(run) if totals is None else run.send(totals)))
+        except StopIteration as end:
+            common.update(end.value)
+    return asked
+
+
+def _sum(values: list[torch.Tensor]) -> torch.Tensor:
+    total = values[0]
+    for value in values[1:]:
+        total = total + value.to(total.device)
+    return total
