@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from ava import registry
 from ava.bench.rules import RULES
-from ava.bench.steps import held_bytes
+from ava.bench.steps import begin_training, held_bytes
 from ava.data.source import ImageSpec, TokenSpec
 from ava.optimization import get_optimizer
 
@@ -96,6 +96,7 @@ def train(arm: str, model: str, rule: str) -> dict[str, Any]:
     peak = _watch(parameters)  # before the optimizer's own hooks, which take the gradients away
     fused: dict[str, Any] = {"fused_backward": True} if arm == "fused_backward" else {}
     optimizer = get_optimizer(RULES[rule].optimizer)(parameters, **RULES[rule].options, **fused)
+    begin_training(optimizer)
     for _ in range(STEPS):
         logits = network(inputs).flatten(0, -2)
         functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long)).backward()  # type: ignore[no-untyped-call]

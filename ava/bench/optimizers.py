@@ -96,7 +96,7 @@ def _rows(parameter_set: ParameterSet, measured: list[Measured]) -> list[dict[st
             rule = RULES[row["rule"]]
             peers = [r["ratio"] for r in rows if r["rule"] == row["rule"] and r["library"] != "ava"]
             row["target"] = rule.target_on(parameter_set.name)
-            row["target_bytes"] = rule.bytes if parameter_set.name == "gpt" else None
+            row["target_bytes"] = rule.target_bytes if parameter_set.name == "gpt" else None
             row["best_peer"] = min(peers, default=None)
     return rows
 

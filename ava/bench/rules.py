@@ -23,14 +23,14 @@ class Rule:
         optimizer: its registered name.
         options: what it is built with.
         target: the CPU time that a step on `gpt` may take, over torch's fused AdamW's.
-        bytes: of state per parameter that it may hold on `gpt`.
+        target_bytes: bytes of state per parameter that it may hold on `gpt`.
         small: the same as `target` on `small`.
     """
 
     optimizer: str
     options: dict[str, Any] = field(default_factory=dict)
     target: float | None = None
-    bytes: float | None = None
+    target_bytes: float | None = None
     small: float | None = None
 
     def target_on(self, parameter_set: str) -> float | None:
@@ -43,21 +43,21 @@ class Rule:
 
 
 RULES = {
-    "lion": Rule("lion", target=0.72, bytes=4.0, small=0.35),
+    "lion": Rule("lion", target=0.72, target_bytes=4.0, small=0.35),
     "lion-factored": Rule("lion", {"state": "factored"}, 0.75, 0.15),
-    "adamw": Rule("adamw", target=0.93, bytes=8.0, small=0.35),
+    "adamw": Rule("adamw", target=0.93, target_bytes=8.0, small=0.35),
     "adamw-int8": Rule("adamw", {"state": "int8"}, 0.80, 2.1),
     "adamw-factored": Rule("adamw", {"state": "factored"}, 0.80, 0.16),
     "adamw-bf16": Rule("adamw", {"state": "bf16"}),
-    "adopt": Rule("adopt", target=1.1, bytes=8.0),
-    "simplified_ademamix": Rule("simplified_ademamix", target=1.1, bytes=8.0),
-    "sophia": Rule("sophia", target=1.1, bytes=8.0),
-    "ademamix": Rule("ademamix", target=1.4, bytes=12.0),
-    "prodigy": Rule("prodigy", STEADY, target=1.6, bytes=16.0),
-    "lamb": Rule("lamb", target=1.5, bytes=8.0),
-    "lars": Rule("lars", target=1.5, bytes=4.0),
-    "adafactor": Rule("adafactor", target=1.5, bytes=0.05),
-    "schedule_free_adamw": Rule("schedule_free_adamw", target=1.5, bytes=8.0),
+    "adopt": Rule("adopt", target=1.1, target_bytes=8.0),
+    "simplified_ademamix": Rule("simplified_ademamix", target=1.1, target_bytes=8.0),
+    "sophia": Rule("sophia", target=1.1, target_bytes=8.0),
+    "ademamix": Rule("ademamix", target=1.4, target_bytes=12.0),
+    "prodigy": Rule("prodigy", STEADY, target=1.6, target_bytes=16.0),
+    "lamb": Rule("lamb", target=1.5, target_bytes=8.0),
+    "lars": Rule("lars", target=1.5, target_bytes=4.0),
+    "adafactor": Rule("adafactor", target=1.5, target_bytes=0.05),
+    "schedule_free_adamw": Rule("schedule_free_adamw", target=1.5, target_bytes=8.0),
     "muon": Rule("muon"),
     "sgd": Rule("sgd"),
 }

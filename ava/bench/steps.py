@@ -125,8 +125,7 @@ def _build(
         named = parameter_set.build()
         try:
             optimizer = arm.build(named)
-            if callable(train := getattr(optimizer, "train", None)):
-                train()  # schedule-free optimizers begin in evaluation
+            begin_training(optimizer)
             optimizer.step()
         except Exception as error:
             tell(_failure(arm, error))
@@ -136,6 +135,12 @@ def _build(
             continue
         built[arm] = optimizer
     return built
+
+
+def begin_training(optimizer: torch.optim.Optimizer) -> None:
+    """Leave the evaluation in which schedule-free optimizers begin."""
+    if callable(train := getattr(optimizer, "train", None)):
+        train()
 
 
 def _failure(arm: Arm, error: Exception) -> str:

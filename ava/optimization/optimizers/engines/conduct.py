@@ -9,13 +9,14 @@ import torch
 
 from ava.optimization.optimizers.engines import fused, reference
 from ava.optimization.optimizers.engines.batch import Batch, Conversation, Engine, Totals
+from ava.optimization.optimizers.engines.native import engine as native
 
 
 def engine_for(batch: Batch, choice: Literal["auto", "reference"]) -> Engine:
     """The fastest engine that runs the batch."""
     if choice == "reference":
         return reference
-    return fused if fused.fits(batch) else reference
+    return next((engine for engine in (native, fused) if engine.fits(batch)), reference)
 
 
 def conduct(batches: Iterable[Batch], choice: Literal["auto", "reference"]) -> Totals:

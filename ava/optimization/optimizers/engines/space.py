@@ -56,7 +56,11 @@ class TensorSpace:
         return (self.bits(16 + stream) >> 8).to(dtype) / 2**24
 
     def apply(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """A function of whole tensors: shards are gathered, and of a whole result each rank keeps its part."""
+        """A function of whole tensors: shards are gathered, and of a whole result each rank keeps its part.
+
+        What is in a list is whole on every rank and stays so: a (R, R) preconditioner has the shape of a square
+        parameter, or of a shard, by chance.
+        """
         if not self.shards:
             return function(*arguments)
         result = function(*(self._whole(x) for x in arguments))
@@ -83,4 +87,5 @@ class TensorSpace:
         from torch.distributed.tensor import distribute_tensor
 
         mesh, placements = self.parameter.device_mesh, self.parameter.placements  # type: ignore[attr-defined]
-        return distribute_tensor(x.contiguous(), mesh, placements).to_local()
+        # Every rank has computed the whole: nothing is sent.
+        return distribute_tensor(x.contiguous(), mesh, placements, src_data_rank=None).to_local()

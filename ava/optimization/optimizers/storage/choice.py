@@ -19,17 +19,20 @@ SMALLEST_INT8 = 4096
 """Below this many elements 8 bits save nothing worth their error."""
 
 
-def codec_of(slot: Slot, state: str, parameter: Tensor) -> Codec:
-    """The codec of one slot of one parameter.
+def codec_name(slot: Slot, state: str, *, is_small: bool) -> str:
+    """The name of the codec of one slot.
 
     Args:
         slot: what is stored.
         state: the option `state` of the param group.
-        parameter: whose slot it is; of a sharded one, the local shard.
+        is_small: whether the parameter has fewer than SMALLEST_INT8 elements.
     """
-    if slot.exact or slot.shape != "full" or (state == "int8" and parameter.numel() < SMALLEST_INT8):
-        return CODECS["dense"]
-    return CODECS[state]
+    return "dense" if slot.exact or slot.shape != "full" or (state == "int8" and is_small) else state
+
+
+def codec_of(slot: Slot, state: str, parameter: Tensor) -> Codec:
+    """The codec of one slot of one parameter; of a sharded one, `parameter` is the local shard."""
+    return CODECS[codec_name(slot, state, is_small=parameter.numel() < SMALLEST_INT8)]
 
 
 def counts_steps(sentence: Sentence, group: dict[str, Any]) -> bool:

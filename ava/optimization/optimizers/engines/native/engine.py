@@ -1,0 +1,140 @@
+"""The native engine: a sentence as one C++ kernel, run over all parameters of a batch at once.
+
+On processors. The kernel is printed from the same rules that the reference engine speaks (`graph.py`, `kernel.py`),
+compiled once a sentence and kept (`build.py`). Without a compiler nothing is lost but speed.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ava.optimization.optimizers.engines.batch import Batch, Conversation, localise
+from ava.optimization.optimizers.engines.native.build import NoCompiler, load
+from ava.optimization.optimizers.engines.native.graph import Untraceable, record
+from ava.optimization.optimizers.engines.native.job import Job, Kernel
+from ava.optimization.optimizers.engines.native.kernel import print_kernel
+from ava.optimization.optimizers.engines.native.layout import lay_out
+from ava.optimization.optimizers.engines.native.storage import C_TYPES
+from ava.optimization.optimizers.sentence import Sentence, common_slots
+from ava.optimization.optimizers.storage.choice import SMALLEST_INT8, counts_steps
+
+
+def fits(batch: Batch) -> bool:
+    """Whether the batch's tensors are plain memory of a processor, and its sentence has a kernel."""
+    first = batch.parameters[0]
+    if first.device.type != "cpu" or str(first.dtype) not in C_TYPES:
+        return False
+    kernel = kernel_of(batch, is_small=True)
+    if kernel is None or (hasattr(first, "to_local") and not kernel.is_elementwise):
+        return False
+    part = localise(batch)
+    return all(map(_is_plain, part.parameters, part.gradients, part.states))
+
+
+def run(batch: Batch) -> Conversation | None:
+    """One update of every parameter of the batch."""
+    if batch.skip is not None and batch.skip.item():
+        return None
+    jobs = [Job(_kernel(part), part) for part in _by_size(localise(batch))]
+    if jobs[0].kernel.layout.totals:
+        return _converse(jobs, batch)
+    for job in jobs:
+        job.run(0, job.kernel.last_pass, {})
+    return None
+
+
+def _converse(jobs: list[Job], batch: Batch) -> Conversation:
+    """Run as far as the next sum over all parameters, tell this batch's part, hear the whole."""
+    layout, known, first = jobs[0].kernel.layout, {}, 0
+    for stop in layout.breaks:
+        parts = [job.run(first, stop, known) for job in jobs]
+        names = [name for name, node in layout.graph.totals.items() if node.level == stop]
+        own = {name: sum(part[name] for part in parts) for name in names}
+        heard = yield {name: torch.tensor(value, dtype=torch.float64) for name, value in own.items()}
+        known |= {name: value.item() for name, value in heard.items()}
+        first = stop + 1
+    for job in jobs:
+        job.run(first, job.kernel.last_pass, known)
+    new = jobs[0].common()
+    return {slot.name: torch.tensor(new[slot.name], dtype=torch.float64) for slot in common_slots(batch.sentence)}
+
+
+def _is_plain(parameter: Tensor, gradient: Tensor, state: dict[str, Tensor]) -> bool:
+    """Whether memory is laid out as the kernel walks over it."""
+    return (
+        parameter.is_contiguous()
+        and gradient.is_contiguous()
+        and gradient.dtype is parameter.dtype
+        and all(value.is_contiguous() for value in state.values())
+    )
+
+
+def _by_size(batch: Batch) -> list[Batch]:
+    """What 8 bits store, and what is too small for it."""
+    if batch.group["state"] != "int8":
+        return [batch]
+    large = [p.numel() >= SMALLEST_INT8 for p in batch.parameters]
+    if all(large) or not any(large):
+        return [batch]
+    return [_chosen(batch, [i for i, is_large in enumerate(large) if is_large == which]) for which in (True, False)]
+
+
+def _chosen(batch: Batch, indices: list[int]) -> Batch:
+    from dataclasses import replace
+
+    return replace(
+        batch, parameters=[batch.parameters[i] for i in indices], gradients=[batch.gradients[i] for i in indices],
+        states=[batch.states[i] for i in indices], numbers=[batch.numbers[i] for i in indices],
+    )  # fmt: skip
+
+
+def _kernel(batch: Batch) -> Kernel:
+    kernel = kernel_of(batch, is_small=batch.parameters[0].numel() < SMALLEST_INT8)
+    if kernel is None:
+        raise RuntimeError("a batch that fits has a kernel")
+    return kernel
+
+
+def kernel_of(batch: Batch, *, is_small: bool) -> Kernel | None:
+    """The kernel of a batch's sentence, built if it is new; None if it has none here."""
+    group = batch.group
+    rounds = bool(group["stochastic_rounding"]) and batch.parameters[0].dtype.itemsize == 2
+    key = (batch.sentence, group["state"], batch.parameters[0].dtype, batch.grad_scale is not None, rounds,
+           is_small and group["state"] == "int8")  # fmt: skip
+    if key not in _KERNELS:
+        _KERNELS[key] = _make(group, *key)
+    return _KERNELS[key]
+
+
+_KERNELS: dict[tuple[Any, ...], Kernel | None] = {}
+
+
+def _make(
+    group: dict[str, Any], sentence: Sentence, state: str, dtype: torch.dtype, is_scaled: bool, rounds: bool,
+    is_small: bool,
+) -> Kernel | None:  # fmt: skip
+    try:
+        graph = record(sentence, group, is_scaled)
+        layout = lay_out(
+            graph, sentence, state, dtype, is_small=is_small, rounds_at_random=rounds,
+            counts=counts_steps(sentence, group),
+        )  # fmt: skip
+        return Kernel(layout, load(print_kernel(layout)))
+    except Untraceable:
+        return None
+    except NoCompiler as error:
+        _tell(str(error))
+        return None
+
+
+@functools.cache
+def _tell(reason: str) -> None:
+    warnings.warn(
+        f"{reason}; optimizers run on plain torch operations, with the same result at 2 to 20 times the cost. "
+        "Install g++ for the fast ones.", RuntimeWarning, stacklevel=2,
+    )  # fmt: skip

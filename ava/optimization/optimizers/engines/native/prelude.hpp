@@ -1,0 +1,203 @@
+// What every kernel starts with: number formats, random bits, codecs, sums along rows and columns.
+// Nothing here knows a rule. All loops run over blocks that fit into the first cache.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+typedef int64_t i64;
+typedef uint32_t u32;
+struct bf16 { uint16_t raw; };
+typedef _Float16 fp16;
+
+static const i64 CODE_BLOCK = 256;
+
+static inline float from_bits(u32 raw) { float x; memcpy(&x, &raw, 4); return x; }
+static inline u32 to_bits(float x) { u32 raw; memcpy(&raw, &x, 4); return raw; }
+
+template <class T> static inline T get(const float* p, i64 i) { return (T)p[i]; }
+template <class T> static inline T get(const double* p, i64 i) { return (T)p[i]; }
+template <class T> static inline T get(const fp16* p, i64 i) { return (T)(float)p[i]; }
+template <class T> static inline T get(const bf16* p, i64 i) { return (T)from_bits((u32)p[i].raw << 16); }
+
+template <class T> static inline void put(float* p, i64 i, T x) { p[i] = (float)x; }
+template <class T> static inline void put(double* p, i64 i, T x) { p[i] = (double)x; }
+template <class T> static inline void put(fp16* p, i64 i, T x) { p[i] = (fp16)(float)x; }
+template <class T> static inline void put(bf16* p, i64 i, T x) {
+  const u32 raw = to_bits((float)x);
+  const u32 nearest = (raw + 0x7FFFu + ((raw >> 16) & 1u)) >> 16;
+  p[i].raw = (uint16_t)((raw & 0x7FFFFFFFu) > 0x7F800000u ? (raw >> 16) | 64u : nearest);
+}
+
+// ---- Random bits: Wellons' lowbias32 of seed, parameter, step, stream and place.
+
+static inline u32 mix(u32 x) {
+  x ^= x >> 16; x *= 0x7FEB352Du; x ^= x >> 15; x *= 0x846CA68Bu; return x ^ (x >> 16);
+}
+static inline u32 stream_key(i64 seed, i64 number, double step, u32 stream) {
+  u32 base = mix((u32)seed ^ (u32)((uint64_t)seed >> 32));
+  base = mix(base + (u32)number * 0x9E3779B1u);
+  base = mix(base + (u32)(i64)step * 0x85EBCA6Bu);
+  return mix(base + stream * 0xC2B2AE35u);
+}
+static inline u32 bits_at(u32 key, i64 place) { return mix(((u32)place * 0x9E3779B1u) ^ key); }
+template <class T> static inline T random_at(u32 key, i64 place) { return (T)(bits_at(key, place) >> 8) * (T)(1.0 / 16777216.0); }
+
+// Rounds to 16 bits, up with the probability of the way that is left below.
+static inline float round_at_random(float x, u32 noise, int kept, float limit) {
+  const u32 raw = to_bits(x);
+  float y = from_bits(((raw + (noise >> (16 - kept))) >> kept) << kept);
+  y = y > limit ? limit : y < -limit ? -limit : y;
+  return (raw & 0x7F800000u) == 0x7F800000u ? x : y;
+}
+template <class T> static inline void put_at_random(bf16* p, i64 i, T x, u32 noise) {
+  const float y = round_at_random((float)x, noise, 16, 3.3895313892515355e38f);
+  p[i].raw = (uint16_t)(to_bits(y) >> 16);
+}
+template <class T> static inline void put_at_random(fp16* p, i64 i, T x, u32 noise) {
+  p[i] = (fp16)round_at_random((float)x, noise, 13, 65504.0f);
+}
+
+// ---- Elementwise functions.
+
+template <class T> static inline T sign_of(T x) { return (T)(x > 0) - (T)(x < 0); }
+template <class T> static inline T larger(T x, T y) { return x < y ? y : x; }   // a NaN in x stays
+template <class T> static inline T smaller(T x, T y) { return x > y ? y : x; }
+static inline double mod_of(double x, double y) { return x - std::floor(x / y) * y; }
+
+// An arc tangent that vectorises: a Chebyshev interpolant of atan(z) / z in z^2 on [0, 1], within 1e-8.
+static inline float angle_of(float y, float x) {
+  const float ax = std::fabs(x), ay = std::fabs(y), low = ax < ay ? ax : ay, high = ax < ay ? ay : ax;
+  const float z = high > 0 ? low / high : 0.0f, s = z * z;
+  float a = 0.0027662834618240595f;
+  a = a * s + -0.015731249004602432f;
+  a = a * s + 0.04213762283325195f;
+  a = a * s + -0.07456854730844498f;
+  a = a * s + 0.10618370771408081f;
+  a = a * s + -0.14197798073291779f;
+  a = a * s + 0.1999187171459198f;
+  a = a * s + -0.333330363035202f;
+  a = a * s + 1.0f;
+  a *= z;
+  a = ay > ax ? 1.5707963267948966f - a : a;
+  a = x < 0 ? 3.141592653589793f - a : a;
+  return std::copysign(a, y);
+}
+static inline double angle_of(double y, double x) { return std::atan2(y, x); }
+
+// ---- Rows and columns: `b` is the first element's place, `n` how many there are, `cols` the width.
+
+#define EACH_SEGMENT(b, n, cols)                                                             \
+  for (i64 j_ = 0, row = (b) / (cols), col = (b) % (cols), m; j_ < (n); j_ += m, ++row, col = 0) \
+    if (m = (cols) - col < (n) - j_ ? (cols) - col : (n) - j_, true)
+
+template <class T> static void expand_rows(T* out, const double* value, i64 cols, i64 b, i64 n) {
+  EACH_SEGMENT(b, n, cols) { const T x = (T)value[row]; T* o = out + j_;
+    _Pragma("omp simd") for (i64 j = 0; j < m; ++j) o[j] = x; (void)col; }
+}
+template <class T> static void expand_cols(T* out, const double* value, i64 cols, i64 b, i64 n) {
+  EACH_SEGMENT(b, n, cols) { T* o = out + j_; const double* v = value + col;
+    _Pragma("omp simd") for (i64 j = 0; j < m; ++j) o[j] = (T)v[j]; }
+}
+template <class T> static void add_rows(double* sums, const T* x, i64 first, i64 cols, i64 b, i64 n) {
+  EACH_SEGMENT(b, n, cols) { const T* v = x + j_; T s = 0; (void)col;
+    _Pragma("omp simd reduction(+:s)") for (i64 j = 0; j < m; ++j) s += v[j];
+    sums[row - first] += (double)s; }
+}
+template <class T> static void add_cols(T* sums, const T* x, i64 cols, i64 b, i64 n) {
+  EACH_SEGMENT(b, n, cols) { const T* v = x + j_; T* s = sums + col;
+    _Pragma("omp simd") for (i64 j = 0; j < m; ++j) s[j] += v[j]; }
+}
+
+// ---- Codecs; their formats are described beside their torch twins (storage/*.py).
+
+template <class T> static void decode_bf16(T* out, const bf16* code, i64 b, i64 n) {
+  _Pragma("omp simd") for (i64 j = 0; j < n; ++j) out[j] = get<T>(code, b + j);
+}
+template <class T> static void encode_bf16(bf16* code, const T* x, u32 key, int half, i64 b, i64 n) {
+  _Pragma("omp simd") for (i64 j = 0; j < n; ++j)
+    put_at_random(code, b + j, x[j], (bits_at(key, b + j) >> half) & 0xFFFFu);
+}
+template <class T> static void decode_int8(T* out, const int8_t* code, const float* scale, i64 b, i64 n) {
+  for (i64 k = 0; k < n; k += CODE_BLOCK) {
+    const i64 m = n - k < CODE_BLOCK ? n - k : CODE_BLOCK;
+    const T s = (T)scale[(b + k) / CODE_BLOCK]; const int8_t* c = code + b + k; T* o = out + k;
+    _Pragma("omp simd") for (i64 j = 0; j < m; ++j) { const T share = (T)c[j] / (T)127; o[j] = share * std::fabs(share) * s; }
+  }
+}
+template <class T> static void decode_uint8(T* out, const uint8_t* code, const float* scale, i64 b, i64 n) {
+  for (i64 k = 0; k < n; k += CODE_BLOCK) {
+    const i64 m = n - k < CODE_BLOCK ? n - k : CODE_BLOCK;
+    const T s = (T)scale[(b + k) / CODE_BLOCK]; const uint8_t* c = code + b + k; T* o = out + k;
+    _Pragma("omp simd") for (i64 j = 0; j < m; ++j) { T share = (T)c[j] / (T)255; share *= share; o[j] = share * share * s; }
+  }
+}
+template <class T> static T largest(const T* x, i64 m) {
+  T most = 0;
+  _Pragma("omp simd reduction(max:most)") for (i64 j = 0; j < m; ++j) { const T a = std::fabs(x[j]); most = a > most ? a : most; }
+  return most;
+}
+template <class T> static void encode_int8(int8_t* code, float* scale, const T* x, u32 key, int half, i64 b, i64 n) {
+  for (i64 k = 0; k < n; k += CODE_BLOCK) {
+    const i64 m = n - k < CODE_BLOCK ? n - k : CODE_BLOCK, place = b + k;
+    const float s = (float)largest(x + k, m); scale[place / CODE_BLOCK] = s;
+    const T over = (T)1 / ((T)s > (T)1e-38f ? (T)s : (T)1e-38f); const T* v = x + k; int8_t* c = code + place;
+    _Pragma("omp simd") for (i64 j = 0; j < m; ++j) {
+      const T noise = (T)((bits_at(key, place + j) >> half) & 0xFFFFu) / (T)65536;
+      T r = std::sqrt(std::fabs(v[j]) * over) * (T)127 + noise; r = r > (T)127 ? (T)127 : r;
+      const int whole = (int)r; c[j] = (int8_t)(v[j] < 0 ? -whole : whole);
+    }
+  }
+}
+template <class T> static void encode_uint8(uint8_t* code, float* scale, const T* x, u32 key, int half, i64 b, i64 n) {
+  for (i64 k = 0; k < n; k += CODE_BLOCK) {
+    const i64 m = n - k < CODE_BLOCK ? n - k : CODE_BLOCK, place = b + k;
+    const float s = (float)largest(x + k, m); scale[place / CODE_BLOCK] = s;
+    const T over = (T)1 / ((T)s > (T)1e-38f ? (T)s : (T)1e-38f); const T* v = x + k; uint8_t* c = code + place;
+    _Pragma("omp simd") for (i64 j = 0; j < m; ++j) {
+      const T noise = (T)((bits_at(key, place + j) >> half) & 0xFFFFu) / (T)65536;
+      T r = std::sqrt(std::sqrt(std::fabs(v[j]) * over)) * (T)255 + noise; r = r > (T)255 ? (T)255 : r;
+      int whole = (int)r; whole = v[j] > 0 && whole < 1 ? 1 : whole; c[j] = (uint8_t)whole;
+    }
+  }
+}
+template <class T> static void decode_factored(T* out, const float* row_of, const float* col_of, i64 cols, i64 b, i64 n) {
+  EACH_SEGMENT(b, n, cols) { const T r = (T)row_of[row]; const float* c = col_of + col; T* o = out + j_;
+    _Pragma("omp simd") for (i64 j = 0; j < m; ++j) o[j] = r * (T)c[j]; }
+}
+// Blocks start at multiples of 32 elements, and bytes of signs are padded to the block's end by the caller's `n`.
+template <class T> static void apply_signs(T* x, const uint8_t* sign, i64 b, i64 n) {
+  const uint8_t* s = sign + b / 8;
+  i64 j = 0;
+  for (; j + 32 <= n; j += 32) { u32 word; memcpy(&word, s + j / 8, 4); T* o = x + j;
+    _Pragma("omp simd") for (u32 k = 0; k < 32; ++k) o[k] = (word >> k) & 1u ? o[k] : -o[k]; }
+  for (; j < n; ++j) if (!((s[j / 8] >> (j % 8)) & 1)) x[j] = -x[j];
+}
+template <class T> static void store_signs(uint8_t* sign, const T* x, i64 b, i64 n) {
+  uint8_t* s = sign + b / 8;
+  i64 j = 0;
+  for (; j + 32 <= n; j += 32) { u32 word = 0; const T* v = x + j;
+    _Pragma("omp simd reduction(|:word)") for (u32 k = 0; k < 32; ++k) word |= (u32)(v[k] > 0) << k;
+    memcpy(s + j / 8, &word, 4); }
+  for (; j < n; j += 8) { uint8_t byte = 0; for (i64 k = 0; k < 8 && j + k < n; ++k) byte |= (uint8_t)((x[j + k] > 0) << k); s[j / 8] = byte; }
+}
+template <class T> static void add_factored(double* rows, T* cols_sum, const T* x, i64 first, i64 cols, i64 b, i64 n) {
+  EACH_SEGMENT(b, n, cols) { const T* v = x + j_; T* s = cols_sum + col; T sum = 0;
+    _Pragma("omp simd reduction(+:sum)") for (i64 j = 0; j < m; ++j) { const T a = std::fabs(v[j]); s[j] += a; sum += a; }
+    rows[row - first] += (double)sum; }
+}
+
+// ---- Pieces of a parameter: what each has gathered, put together in their order, so that sums do not depend on threads.
+
+static inline i64 item_rows(const i64* item, i64 cols) { return (item[2] - 1) / cols - item[1] / cols + 1; }
+template <class V> static inline V* clear(V* x, i64 n) { memset((void*)x, 0, n * sizeof(V)); return x; }
+static void add_item_rows(double* out, const double* S, const i64* item, int column, int place, i64 cols) {
+  const i64 count = item_rows(item, cols), first = item[1] / cols;
+  const double* part = S + item[column] + place * count;
+  for (i64 i = 0; i < count; ++i) out[first + i] += part[i];
+}
+template <class T> static void add_item_cols(double* out, const double* S, const i64* item, int column, int place, i64 cols) {
+  const T* part = (const T*)(S + item[column]) + place * cols;
+  for (i64 i = 0; i < cols; ++i) out[i] += (double)part[i];
+}
