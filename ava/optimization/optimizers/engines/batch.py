@@ -7,6 +7,8 @@ yields what is to be summed, by name, and is sent the sums; what it returns are 
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
@@ -14,6 +16,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from ava.optimization.optimizers.engines import random
 from ava.optimization.optimizers.sentence import Sentence
 
 Totals: TypeAlias = dict[str, Tensor]
@@ -61,10 +64,27 @@ def localise(batch: Batch) -> Batch:
         return batch
     return replace(
         batch,
+        numbers=[shard_number(p, number) for p, number in zip(batch.parameters, batch.numbers, strict=True)],
         parameters=[local(parameter) for parameter in batch.parameters],
         gradients=[local(gradient) for gradient in batch.gradients],
         states=[{key: local(value) for key, value in state.items()} for state in batch.states],
     )
+
+
+def shard_number(parameter: Any, number: int) -> int:
+    """What sets a rank's part of a sharded parameter apart from other parts, for random numbers; replicas agree."""
+    first = _first_element(parameter.device_mesh, parameter.placements, tuple(parameter.shape))
+    return int(random.mix((number * random.GOLDEN + first) & 0xFFFFFFFF)) if first else number
+
+
+@functools.lru_cache(maxsize=16384)
+def _first_element(mesh: Any, placements: tuple[Any, ...], shape: tuple[int, ...]) -> int:
+    """Where the first element of this rank's part stands among all."""
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    _, offsets = compute_local_shape_and_global_offset(shape, mesh, placements)
+    strides = [math.prod(shape[dim + 1 :]) for dim in range(len(shape))]
+    return sum(offset * stride for offset, stride in zip(offsets, strides, strict=True))
 
 
 def local(tensor: Any) -> Tensor:

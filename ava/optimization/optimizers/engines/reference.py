@@ -6,6 +6,7 @@ This is the truth that independent implementations are compared with, and that e
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -64,16 +65,24 @@ def _summed(updates: list[_Update], name: str) -> Tensor:
     return functools.reduce(torch.add, sums)
 
 
+def _only(batch: Batch, index: int) -> Batch:
+    """One parameter's batch."""
+    return replace(
+        batch, parameters=[batch.parameters[index]], gradients=[batch.gradients[index]],
+        states=[batch.states[index]], numbers=[batch.numbers[index]],
+    )  # fmt: skip
+
+
 class _Update:
     """One parameter on its way through the sentence."""
 
     def __init__(self, batch: Batch, index: int) -> None:
         self.batch, self.whole = batch, batch.parameters[index]
-        part = localise(batch) if hasattr(self.whole, "to_local") else batch
-        self.parameter, self.state = part.parameters[index], part.states[index]
+        part = localise(_only(batch, index))
+        (self.parameter,), (self.state,), (number,) = part.parameters, part.states, part.numbers
         self.slots, self.counted = own_slots(batch.sentence), counts_steps(batch.sentence, batch.group)
-        self.space = TensorSpace(self.whole, functools.partial(self._key, batch.numbers[index]))
-        self.operands = self._begin(part.gradients[index])
+        self.space = TensorSpace(self.whole, functools.partial(self._key, number))
+        self.operands = self._begin(part.gradients[0])
 
     def _begin(self, gradient: Tensor) -> Operands:
         batch, parameter = self.batch, self.parameter.to(compute_dtype(self.parameter))
@@ -83,6 +92,7 @@ class _Update:
         operands: dict[str, Any] = {
             slot.name: self._codec(slot).decode(self.state, slot, parameter) for slot in self.slots
         }
+        self.before = dict(operands)
         if self.counted:
             self.count = self.state["step"] + 1
             operands["step"] = _number(self.count, parameter.device)
@@ -107,6 +117,8 @@ class _Update:
     def write(self) -> None:
         """Replace parameter, slots and counter, unless the step is skipped."""
         for number, slot in enumerate(self.slots):
+            if vars(self.operands)[slot.name] is self.before[slot.name]:
+                continue  # nothing has assigned it: stored anew, it might be rounded anew
             bits = functools.partial(self._bits, number)
             for key, part in self._codec(slot).encode(self.value(slot.name), slot, bits).items():
                 self._replace(self.state[key], part)
@@ -132,7 +144,7 @@ class _Update:
 
     def _bits(self, number: int) -> Tensor:
         """16 of the 32 bits that each two slots share."""
-        return (self.space.bits(number // 2) >> (16 * (number % 2))) & 0xFFFF
+        return (self.space.draws(number // 2) >> (16 * (number % 2))) & 0xFFFF
 
 
 def _number(value: Tensor, device: torch.device) -> float | Tensor:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from ava.optimization.optimizers.engines import random
-from ava.optimization.optimizers.engines.batch import local
+from ava.optimization.optimizers.engines.batch import compute_dtype, local
 
 
 class TensorSpace:
-    """The reductions of one parameter, in plain torch.
+    """The reductions of one parameter, in plain torch, in the type that rules are computed in: flags are counted in it.
 
     Args:
         parameter: as the optimizer holds it; a sharded one is reduced over its ranks.
@@ -23,6 +23,7 @@ class TensorSpace:
 
     def __init__(self, parameter: Tensor, key: Callable[[int], int | Tensor]) -> None:
         self.parameter, self.key = parameter, key
+        self.dtype = compute_dtype(parameter)
         self.shards = [
             (index, placement.dim)
             for index, placement in enumerate(getattr(parameter, "placements", ()))
@@ -31,24 +32,30 @@ class TensorSpace:
 
     def sum(self, x: Any) -> Tensor:
         """Over the elements, on all ranks."""
-        return self._reduced(x.sum(), lambda dim: True)
+        return self._reduced(x.sum(dtype=self.dtype), lambda dim: True)
 
     def row_mean(self, x: Tensor) -> Tensor:
         """Over all dimensions but the first, on all ranks that have a part of the row."""
         if self.parameter.ndim < 2:
             return self.sum(x) / max(1, self.parameter.numel())
-        total = x.sum(tuple(range(1, x.ndim)), keepdim=True)
+        total = x.sum(tuple(range(1, x.ndim)), keepdim=True, dtype=self.dtype)
         return self._reduced(total, lambda dim: dim > 0) / (self.parameter.numel() // max(1, self.parameter.shape[0]))
 
     def col_mean(self, x: Tensor) -> Tensor:
         """Over the first dimension, on all ranks that have a part of the column."""
         if self.parameter.ndim < 2:
             return x
-        return self._reduced(x.sum(0, keepdim=True), lambda dim: dim == 0) / max(1, self.parameter.shape[0])
+        return self._reduced(x.sum(0, keepdim=True, dtype=self.dtype), lambda dim: dim == 0) / max(
+            1, self.parameter.shape[0]
+        )
 
     def bits(self, stream: int) -> Tensor:
         """32 random bits an element, as int64."""
         return random.words(self.key(stream), local(self.parameter))
+
+    def draws(self, stream: int) -> Tensor:
+        """32 random bits an element to round with, as int64."""
+        return random.draws(self.key(stream), local(self.parameter))
 
     def random(self, stream: int) -> Tensor:
         """Uniform in [0, 1), one an element."""

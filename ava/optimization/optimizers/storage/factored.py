@@ -48,7 +48,7 @@ class Factored:
         rows, columns = square_shape(value.numel())
         matrix = pad(value.reshape(-1).abs(), (0, rows * columns - value.numel())).view(rows, columns)
         row, column = matrix.sum(1), matrix.sum(0)
-        column = column / column.sum().clamp(min=1e-12)
+        column = column / column.sum().clamp(min=1e-37)
         parts = {f"{slot.name}.row": row.float(), f"{slot.name}.column": column.float()}
         if slot.signed:
             parts[f"{slot.name}.sign"] = pack(value.reshape(-1) > 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from typing import Any
 
 import numpy as np
@@ -142,6 +143,8 @@ class Job:
             return float(self.batch.grad_scale)  # type: ignore[arg-type]
         key, _, place = name.removeprefix("h.").partition(".")
         value = self.batch.group[key]
+        if value is None:  # a learning rate that the rule makes itself
+            return math.nan
         return float(value[int(place)] if place else value)
 
     def _address(self) -> None:
@@ -183,4 +186,4 @@ class Job:
     def common(self) -> dict[str, float]:
         """The new values of what all parameters share."""
         names = self.kernel.layout.common
-        return dict(zip(names, self._common[len(names) :].tolist(), strict=True))
+        return dict(zip(names, self._common[len(names) : 2 * len(names)].tolist(), strict=True))

@@ -21,7 +21,7 @@ template <class T> static void finish_factored(
   }
   double total = 0;
   for (i64 i = 0; i < cols; ++i) total += col_sum[i];
-  total = total > 1e-12 ? total : 1e-12;
+  total = total > 1e-37 ? total : 1e-37;
   for (i64 i = 0; i < rows; ++i) row[i] = (float)row_sum[i];
   for (i64 i = 0; i < cols; ++i) col[i] = (float)(col_sum[i] / total);
 }

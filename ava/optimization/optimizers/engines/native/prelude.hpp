@@ -11,8 +11,6 @@ typedef uint32_t u32;
 struct bf16 { uint16_t raw; };
 typedef _Float16 fp16;
 
-static const i64 CODE_BLOCK = 256;
-
 static inline float from_bits(u32 raw) { float x; memcpy(&x, &raw, 4); return x; }
 static inline u32 to_bits(float x) { u32 raw; memcpy(&raw, &x, 4); return raw; }
 
@@ -41,6 +39,12 @@ static inline u32 stream_key(i64 seed, i64 number, double step, u32 stream) {
   base = mix(base + (u32)(i64)step * 0x85EBCA6Bu);
   return mix(base + stream * 0xC2B2AE35u);
 }
+static inline u32 draw_at(u32 key, i64 place) {  // scrambled less: enough to round with
+  u32 x = ((u32)place * 0x9E3779B1u) ^ key;
+  x = (x ^ (x >> 16)) * 0x7FEB352Du;
+  return x ^ (x >> 15);
+}
+static inline u32 half_of(u32 draw, int half) { return half ? draw >> 16 : draw & 0xFFFFu; }
 static inline u32 bits_at(u32 key, i64 place) { return mix(((u32)place * 0x9E3779B1u) ^ key); }
 template <class T> static inline T random_at(u32 key, i64 place) { return (T)(bits_at(key, place) >> 8) * (T)(1.0 / 16777216.0); }
 
@@ -110,77 +114,70 @@ template <class T> static void add_cols(T* sums, const T* x, i64 cols, i64 b, i6
     _Pragma("omp simd") for (i64 j = 0; j < m; ++j) s[j] += v[j]; }
 }
 
+// Asks for the memory that the next block will walk over, while this one is worked on.
+template <class V> static inline void fetch(const V* p, i64 n) {
+  for (i64 i = 0; i < n; i += 64 / (i64)sizeof(V)) __builtin_prefetch(p + i, 1);
+}
+
 // ---- Codecs; their formats are described beside their torch twins (storage/*.py).
 
-template <class T> static void decode_bf16(T* out, const bf16* code, i64 b, i64 n) {
-  _Pragma("omp simd") for (i64 j = 0; j < n; ++j) out[j] = get<T>(code, b + j);
+static const int KEPT = 19;  // of a float's bits, 8-bit codes leave out so many
+template <class C> struct Code;
+template <> struct Code<int8_t> { static const int bias = 0x3B892FDF, last = 127; };
+template <> struct Code<uint8_t> { static const int bias = 0x37892FDF, last = 255; };
+
+template <class T, class C> static inline T decode_8bit(C code, float scale) {
+  const int x = code, a = x < 0 ? -x : x;
+  const float share = (from_bits(((u32)a << KEPT) + Code<C>::bias) - from_bits(Code<C>::bias)) * scale;
+  return (T)(x < 0 ? -share : share);
 }
-template <class T> static void encode_bf16(bf16* code, const T* x, u32 key, int half, i64 b, i64 n) {
-  _Pragma("omp simd") for (i64 j = 0; j < n; ++j)
-    put_at_random(code, b + j, x[j], (bits_at(key, b + j) >> half) & 0xFFFFu);
-}
-template <class T> static void decode_int8(T* out, const int8_t* code, const float* scale, i64 b, i64 n) {
-  for (i64 k = 0; k < n; k += CODE_BLOCK) {
-    const i64 m = n - k < CODE_BLOCK ? n - k : CODE_BLOCK;
-    const T s = (T)scale[(b + k) / CODE_BLOCK]; const int8_t* c = code + b + k; T* o = out + k;
-    _Pragma("omp simd") for (i64 j = 0; j < m; ++j) { const T share = (T)c[j] / (T)127; o[j] = share * std::fabs(share) * s; }
-  }
-}
-template <class T> static void decode_uint8(T* out, const uint8_t* code, const float* scale, i64 b, i64 n) {
-  for (i64 k = 0; k < n; k += CODE_BLOCK) {
-    const i64 m = n - k < CODE_BLOCK ? n - k : CODE_BLOCK;
-    const T s = (T)scale[(b + k) / CODE_BLOCK]; const uint8_t* c = code + b + k; T* o = out + k;
-    _Pragma("omp simd") for (i64 j = 0; j < m; ++j) { T share = (T)c[j] / (T)255; share *= share; o[j] = share * share * s; }
-  }
-}
-template <class T> static T largest(const T* x, i64 m) {
-  T most = 0;
-  _Pragma("omp simd reduction(max:most)") for (i64 j = 0; j < m; ++j) { const T a = std::fabs(x[j]); most = a > most ? a : most; }
-  return most;
-}
-template <class T> static void encode_int8(int8_t* code, float* scale, const T* x, u32 key, int half, i64 b, i64 n) {
-  for (i64 k = 0; k < n; k += CODE_BLOCK) {
-    const i64 m = n - k < CODE_BLOCK ? n - k : CODE_BLOCK, place = b + k;
-    const float s = (float)largest(x + k, m); scale[place / CODE_BLOCK] = s;
-    const T over = (T)1 / ((T)s > (T)1e-38f ? (T)s : (T)1e-38f); const T* v = x + k; int8_t* c = code + place;
-    _Pragma("omp simd") for (i64 j = 0; j < m; ++j) {
-      const T noise = (T)((bits_at(key, place + j) >> half) & 0xFFFFu) / (T)65536;
-      T r = std::sqrt(std::fabs(v[j]) * over) * (T)127 + noise; r = r > (T)127 ? (T)127 : r;
-      const int whole = (int)r; c[j] = (int8_t)(v[j] < 0 ? -whole : whole);
-    }
-  }
-}
-template <class T> static void encode_uint8(uint8_t* code, float* scale, const T* x, u32 key, int half, i64 b, i64 n) {
-  for (i64 k = 0; k < n; k += CODE_BLOCK) {
-    const i64 m = n - k < CODE_BLOCK ? n - k : CODE_BLOCK, place = b + k;
-    const float s = (float)largest(x + k, m); scale[place / CODE_BLOCK] = s;
-    const T over = (T)1 / ((T)s > (T)1e-38f ? (T)s : (T)1e-38f); const T* v = x + k; uint8_t* c = code + place;
-    _Pragma("omp simd") for (i64 j = 0; j < m; ++j) {
-      const T noise = (T)((bits_at(key, place + j) >> half) & 0xFFFFu) / (T)65536;
-      T r = std::sqrt(std::sqrt(std::fabs(v[j]) * over)) * (T)255 + noise; r = r > (T)255 ? (T)255 : r;
-      int whole = (int)r; whole = v[j] > 0 && whole < 1 ? 1 : whole; c[j] = (uint8_t)whole;
-    }
-  }
+static inline float one_over(float scale) { return 1.0f / (scale > 1e-38f ? scale : 1e-38f); }
+template <class T, class C> static inline C encode_8bit(T value, float over, u32 noise) {
+  const float x = (float)value;
+  const u32 raised = to_bits(std::fabs(x) * over + from_bits(Code<C>::bias)) + (noise << (KEPT - 16));
+  int a = (int)(raised - Code<C>::bias) >> KEPT; a = a > Code<C>::last ? Code<C>::last : a;
+  if ((C)-1 < 0) return (C)(x < 0 ? -a : a);
+  return (C)(x > 0 && a < 1 ? 1 : a);
 }
 template <class T> static void decode_factored(T* out, const float* row_of, const float* col_of, i64 cols, i64 b, i64 n) {
   EACH_SEGMENT(b, n, cols) { const T r = (T)row_of[row]; const float* c = col_of + col; T* o = out + j_;
     _Pragma("omp simd") for (i64 j = 0; j < m; ++j) o[j] = r * (T)c[j]; }
 }
-// Blocks start at multiples of 32 elements, and bytes of signs are padded to the block's end by the caller's `n`.
+// A block starts at a multiple of 32 elements, and so at a byte.
+template <class T> static i64 apply_signs_fast(T*, const uint8_t*, i64) { return 0; }
+template <class T> static i64 store_signs_fast(uint8_t*, const T*, i64) { return 0; }
+#if defined(__AVX512F__)
+#include <immintrin.h>
+template <> i64 apply_signs_fast(float* x, const uint8_t* s, i64 n) {
+  const __m512i top = _mm512_set1_epi32((int)0x80000000);
+  i64 j = 0;
+  for (; j + 16 <= n; j += 16) { uint16_t word; memcpy(&word, s + j / 8, 2);
+    const __m512i v = _mm512_loadu_si512(x + j);
+    _mm512_storeu_si512(x + j, _mm512_mask_xor_epi32(v, (__mmask16)~word, v, top)); }
+  return j;
+}
+template <> i64 store_signs_fast(uint8_t* s, const float* x, i64 n) {
+  const __m512 zero = _mm512_setzero_ps();
+  i64 j = 0;
+  for (; j + 16 <= n; j += 16) {
+    const uint16_t word = (uint16_t)_mm512_cmp_ps_mask(_mm512_loadu_ps(x + j), zero, _CMP_GT_OQ);
+    memcpy(s + j / 8, &word, 2); }
+  return j;
+}
+#endif
 template <class T> static void apply_signs(T* x, const uint8_t* sign, i64 b, i64 n) {
   const uint8_t* s = sign + b / 8;
-  i64 j = 0;
+  i64 j = apply_signs_fast<T>(x, s, n);
   for (; j + 32 <= n; j += 32) { u32 word; memcpy(&word, s + j / 8, 4); T* o = x + j;
     _Pragma("omp simd") for (u32 k = 0; k < 32; ++k) o[k] = (word >> k) & 1u ? o[k] : -o[k]; }
   for (; j < n; ++j) if (!((s[j / 8] >> (j % 8)) & 1)) x[j] = -x[j];
 }
 template <class T> static void store_signs(uint8_t* sign, const T* x, i64 b, i64 n) {
   uint8_t* s = sign + b / 8;
-  i64 j = 0;
-  for (; j + 32 <= n; j += 32) { u32 word = 0; const T* v = x + j;
-    _Pragma("omp simd reduction(|:word)") for (u32 k = 0; k < 32; ++k) word |= (u32)(v[k] > 0) << k;
-    memcpy(s + j / 8, &word, 4); }
-  for (; j < n; j += 8) { uint8_t byte = 0; for (i64 k = 0; k < 8 && j + k < n; ++k) byte |= (uint8_t)((x[j + k] > 0) << k); s[j / 8] = byte; }
+  i64 j = store_signs_fast<T>(s, x, n);
+  for (; j < n; j += 8) { uint8_t byte = 0;
+    for (i64 k = 0; k < 8 && j + k < n; ++k) byte |= (uint8_t)((x[j + k] > 0) << k);
+    s[j / 8] = byte; }
 }
 template <class T> static void add_factored(double* rows, T* cols_sum, const T* x, i64 first, i64 cols, i64 b, i64 n) {
   EACH_SEGMENT(b, n, cols) { const T* v = x + j_; T* s = cols_sum + col; T sum = 0;

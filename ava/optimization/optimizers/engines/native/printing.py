@@ -22,6 +22,8 @@ def expression(node: Node, name: Callable[[Node], str], number: str) -> str:
         number: the C++ type it is computed in.
     """
     arguments = [name(argument) for argument in node.args]
+    if node.op == "div" and node.extent != "uniform" and node.args[1].extent == "uniform":
+        return f"{arguments[0]} * (({number})1 / {arguments[1]})"  # one division for all elements
     if node.op in _INFIX:
         plain = [f"({number}){a}" if x.is_flag else a for a, x in zip(arguments, node.args, strict=True)]
         return f"{plain[0]} {_INFIX[node.op]} {plain[1]}"

@@ -26,9 +26,14 @@ class Store:
     place: int
 
     @property
-    def is_plain(self) -> bool:
-        """Whether an element is read and written by itself, without a block around it."""
-        return self.codec == "dense"
+    def is_factored(self) -> bool:
+        """Whether the slot is decoded and encoded a block at a time, outside the loop over elements."""
+        return self.codec == "factored"
+
+    @property
+    def draws(self) -> bool:
+        """Whether it is rounded at random."""
+        return self.codec in ("bf16", "int8")
 
     @property
     def is_exact(self) -> bool:
@@ -50,31 +55,45 @@ class Store:
         """The C++ expression of a part's address."""
         return f"(({self.parts[part][1]}*)t[{self.column + part}])"
 
-    def decode(self, buffer: str) -> str:
-        """Statements that fill a block's buffer with the slot's values."""
+    def declaration(self) -> list[str]:
+        """What the loops call the slot's parts."""
+        name = self.slot.name
+        if self.is_factored:
+            return []
+        lines = [f"{self.parts[0][1]}* __restrict s_{name} = {self.pointer()};"]
+        return lines + [f"float* scale_{name} = {self.pointer(1)};"] if self.codec == "int8" else lines
+
+    def read(self) -> str:
+        """The expression of an element's value; a factored slot's stands in a buffer."""
+        name = self.slot.name
+        if self.is_factored:
+            return f"in_{name}[j]"
+        return f"decode_8bit<T>(s_{name}[i], was_{name})" if self.codec == "int8" else f"get<T>(s_{name}, i)"
+
+    def write(self, value: str) -> str:
+        """The statement that stores an element, for slots whose elements are stored by themselves."""
         if self.codec == "bf16":
-            return f"decode_bf16<T>({buffer}, {self.pointer()}, b, n);"
-        if self.codec == "int8":
-            function = "decode_int8" if self.slot.signed else "decode_uint8"
-            return f"{function}<T>({buffer}, {self.pointer()}, {self.pointer(1)}, b, n);"
+            return f"put_at_random<T>(s_{self.slot.name}, i, {value}, {self.noise});"
+        return f"put<T>(s_{self.slot.name}, i, {value});"
+
+    def write_late(self, buffer: str) -> str:
+        """The statement that stores an element of an 8-bit slot, once its block's scale is known."""
+        name = self.slot.name
+        return f"s_{name}[i] = encode_8bit<T, {self.parts[0][1]}>({buffer}[j], over_{name}, {self.noise});"
+
+    @property
+    def noise(self) -> str:
+        """The expression of an element's 16 random bits; two slots share 32."""
+        return f"half_of(draw_{self.place // 2}, {self.place % 2})"
+
+    def decode(self, buffer: str) -> str:
+        """Statements that fill a block's buffer with a factored slot's values."""
         lines = [f"decode_factored<T>({buffer}, {self.pointer()}, {self.pointer(1)}, t[SQUARE_COLS], b, n);"]
         if self.slot.signed:
             lines.append(f"apply_signs<T>({buffer}, {self.pointer(2)}, b, n);")
         return " ".join(lines)
 
     def encode(self, buffer: str) -> str:
-        """Statements that store a block's new values; of factors, what is summed until the pass is over."""
-        half = f"{16 * (self.place % 2)}"
-        if self.codec == "bf16":
-            return f"encode_bf16<T>({self.pointer()}, {buffer}, {self.key}, {half}, b, n);"
-        if self.codec == "int8":
-            function = "encode_int8" if self.slot.signed else "encode_uint8"
-            return f"{function}<T>({self.pointer()}, {self.pointer(1)}, {buffer}, {self.key}, {half}, b, n);"
+        """Statements that gather a factored slot's sums, which are stored when the pass is over, and store its signs."""
         sums = f"add_factored<T>(rows_{self.place}, cols_{self.place}, {buffer}, square_first, t[SQUARE_COLS], b, n);"
-        signs = f" store_signs<T>({self.pointer(2)}, {buffer}, b, n);" if self.slot.signed else ""
-        return sums + signs
-
-    @property
-    def key(self) -> str:
-        """The C++ name of the stream of random bits."""
-        return f"key_{self.place // 2}"
+        return sums + (f" store_signs<T>({self.pointer(2)}, {buffer}, b, n);" if self.slot.signed else "")

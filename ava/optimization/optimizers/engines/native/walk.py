@@ -1,4 +1,12 @@
-"""One pass over one piece of a parameter, as C++: block by block decode, compute, encode."""
+"""One pass over one piece of a parameter, as C++: block by block decode, compute, encode.
+
+    for each block
+      fill the buffers: factored slots, rows and columns spread over their elements
+      for each element (one vectorised loop)
+        read, compute, add to the sums, write; 8-bit slots and row and column sums go to buffers
+      for each element, where there are 8-bit slots: encode them with the block's scale
+      empty the buffers into row and column sums
+"""
 
 from __future__ import annotations
 
@@ -10,7 +18,9 @@ from ava.optimization.optimizers.engines.native.printing import expression
 from ava.optimization.optimizers.engines.native.storage import Store
 
 BLOCK = 1024
-"""Elements of a block: a multiple of the 8-bit codec's, with all buffers inside the first cache."""
+"""Elements of a block: few enough for all buffers to stay in the first cache."""
+SCALE_BLOCK = 256
+"""Elements that share a scale in 8-bit slots; then it is the block."""
 _ROUNDING = 15
 
 
@@ -23,16 +33,25 @@ class _Walk:
     def __init__(self, layout: Layout, names: Names, number: int) -> None:
         self.layout, self.names, self.number = layout, names, number
         self.one: Pass = layout.schedule.passes[number]
+        self.read = sorted({node.name for node in self.one.elements if node.op == "input"} - {"p", "g"})
         self.written = {name: layout.stores[name] for name in self.one.writes if name != "p"}
-        self.read = [node for node in self.one.elements if node.op == "input"]
+        self.touched = sorted({*self.read, *self.one.reread.values(), *self.written})
         self.borders = self._borders()
+        self.sums = [node for node in self.one.sums if node.op in ("sum", "total")]
+        self.scaled = [store for store in self.written.values() if store.codec == "int8"]
+        self.later = self._later()
+        is_scaled = any(layout.stores[name].codec == "int8" for name in self.touched)
+        self.block = SCALE_BLOCK if is_scaled else BLOCK
 
     def text(self) -> str:
         """Head, declarations, the loop over blocks, and the sums put away."""
         head = f"static void walk_{self.number}(const i64* t, const i64* item, {SIGNATURE}) {{"
-        blocks = f"for (i64 b = item[BEGIN]; b < item[END]; b += {BLOCK}) {{"
-        lines = [head, *self._declarations(), blocks, *self._block(), "}"]
-        lines += [f"S[item[SUMS] + {k}] = sum_{k};" for k in range(len(self._sums))]
+        lines = [head, *self._declarations(), "const auto block = [&](const i64 b, const i64 n)"]
+        lines += ["__attribute__((always_inline)) {", *self._block(), "};", "i64 b = item[BEGIN];"]
+        # The trip count of a full block is a constant, which spares the loops their heads and tails.
+        lines += [f"for (; b + {self.block} <= item[END]; b += {self.block}) block(b, {self.block});"]
+        lines += ["if (b < item[END]) block(b, item[END] - b);"]
+        lines += [f"S[item[SUMS] + {k}] = sum_{k};" for k in range(len(self.sums))]
         return "\n  ".join(lines) + "\n}"
 
     def _borders(self) -> list[Node]:
@@ -41,28 +60,30 @@ class _Walk:
         used |= set(self.one.writes.values()) | {node.args[0] for node in self.one.sums}
         return sorted((n for n in used if n.extent != "element"), key=lambda n: n.number)
 
-    @property
-    def _sums(self) -> list[Node]:
-        return [node for node in self.one.sums if node.op in ("sum", "total")]
-
     def _kind(self, op: str) -> list[Node]:
         return [node for node in self.one.sums if node.op == op]
 
+    @property
+    def _plain(self) -> list[str]:
+        """Which of parameter and gradient the pass walks over."""
+        names = {node.name for node in self.one.elements if node.op == "input"} | set(self.one.writes)
+        return [name for name in ("p", "g") if name in names]
+
     def _declarations(self) -> list[str]:
-        names = {node.name for node in self.read} | set(self.one.reread.values()) | set(self.one.writes)
-        lines = [self.names.step()]
-        lines += [f"D* __restrict {x} = (D*)t[{x.upper()}];" for x in ("p", "g") if x in names]
-        for name in sorted(names - {"p", "g"}):
-            store = self.layout.stores[name]
-            if store.is_plain:
-                lines.append(f"D* __restrict s_{name} = (D*)t[{store.column}];")
-        lines += [f"const T {_name(n)} = (T)({self.names.small(n, '0')});" for n in self.borders if n.extent == "uniform"]
-        streams = {store.place // 2 for store in self.written.values() if store.codec in ("bf16", "int8")}
-        streams |= {int(node.name) for node in self.one.elements if node.op == "random"}
-        streams |= {_ROUNDING} if self._rounds else set()
+        lines = [self.names.step(), *(f"D* __restrict {x} = (D*)t[{x.upper()}];" for x in self._plain)]
+        for name in self.touched:
+            lines += self.layout.stores[name].declaration()
+        lines += [f"const T {_name(n)} = (T)({self.names.small(n, '0')});" for n in self.borders if _is_one(n)]
+        streams = self._draws | {int(node.name) for node in self.one.elements if node.op == "random"}
         lines += [f"const u32 key_{s} = stream_key(seed, t[NUMBER], step, {s});" for s in sorted(streams)]
-        lines += [f"double sum_{k} = 0;" for k in range(len(self._sums))]
+        lines += [f"double sum_{k} = 0;" for k in range(len(self.sums))]
         return lines + self._partial_sums()
+
+    @property
+    def _draws(self) -> set[int]:
+        """The streams of bits that values are rounded with."""
+        coded = {store.place // 2 for store in self.written.values() if store.draws}
+        return coded | {_ROUNDING} if self._rounds else coded
 
     @property
     def _rounds(self) -> bool:
@@ -73,43 +94,60 @@ class _Walk:
         lines, rows, cols = [], self._kind("row_mean"), self._kind("col_mean")
         if rows:
             lines.append("const i64 row_first = item[BEGIN] / t[COLS], row_count = item_rows(item, t[COLS]);")
-            lines += [f"double* rows_of_{k} = clear(S + item[ROW_SUMS] + {k} * row_count, row_count);" for k in range(len(rows))]
-        lines += [f"T* cols_of_{k} = clear((T*)(S + item[COL_SUMS]) + {k} * t[COLS], t[COLS]);" for k in range(len(cols))]
-        factored = [store for store in self.written.values() if store.codec == "factored"]
+        for k in range(len(rows)):
+            lines.append(f"double* rows_of_{k} = clear(S + item[ROW_SUMS] + {k} * row_count, row_count);")
+        for k in range(len(cols)):
+            lines.append(f"T* cols_of_{k} = clear((T*)(S + item[COL_SUMS]) + {k} * t[COLS], t[COLS]);")
+        factored = [store for store in self.written.values() if store.is_factored]
         if factored:
-            lines.append(
-                "const i64 square_first = item[BEGIN] / t[SQUARE_COLS], square_count = item_rows(item, t[SQUARE_COLS]);"
-            )
+            lines.append("const i64 square_first = item[BEGIN] / t[SQUARE_COLS];")
+            lines.append("const i64 square_count = item_rows(item, t[SQUARE_COLS]);")
         for k, store in enumerate(factored):
-            lines.append(
-                f"double* rows_{store.place} = clear(S + item[SQUARE_ROWS] + {k} * square_count, square_count); "
-                f"T* cols_{store.place} = "
-                f"clear((T*)(S + item[SQUARE_COL_SUMS]) + {k} * t[SQUARE_COLS], t[SQUARE_COLS]);"
-            )
+            place, cols_at = store.place, f"(T*)(S + item[SQUARE_COL_SUMS]) + {k} * t[SQUARE_COLS]"
+            lines.append(f"double* rows_{place} = clear(S + item[SQUARE_ROWS] + {k} * square_count, square_count);")
+            lines.append(f"T* cols_{place} = clear({cols_at}, t[SQUARE_COLS]);")
         return lines
 
     def _block(self) -> list[str]:
         """Decode, compute, encode."""
-        lines = [f"const i64 n = item[END] - b < {BLOCK} ? item[END] - b : {BLOCK};"]
-        for name in sorted({node.name for node in self.read} - {"p", "g"}):
-            if not self.layout.stores[name].is_plain:
-                lines.append(f"T in_{name}[{BLOCK}]; {self.layout.stores[name].decode(f'in_{name}')}")
-        for node in self.borders:
-            if node.extent != "uniform":
-                array, kind = self.names.small(node, "0").removesuffix("[0]"), node.extent[:3] + "s"
-                lines.append(f"T b_{_name(node)}[{BLOCK}]; expand_{kind}<T>(b_{_name(node)}, {array}, t[COLS], b, n);")
-        after = self._after()
-        lines += [f"T out_{k}[{BLOCK}];" for k in range(len(after))]
-        lines += [f"T part_{k} = 0;" for k in range(len(self._sums))]
-        reduced = ", ".join(f"part_{k}" for k in range(len(self._sums)))
-        lines.append(f"#pragma omp simd{f' reduction(+:{reduced})' if reduced else ''}")
-        lines += ["for (i64 j = 0; j < n; ++j) {", "const i64 i = b + j; (void)i;", *self._elements(), *self._stores(after), "}"]
-        lines += [f"sum_{k} += (double)part_{k};" for k in range(len(self._sums))]
-        return [*lines, *(statement.replace("BUFFER", f"out_{k}") for k, (_, statement) in enumerate(after))]
+        lines = [] if not self._has_buffers else [f"fetch({x} + b + n, {self.block});" for x in self._plain]
+        lines += self._fill()
+        lines += [f"T out_{k}[{self.block}];" for k in range(len(self.later))]
+        lines += [f"T part_{k} = 0;" for k in range(len(self.sums))]
+        lines += [f"T most_{store.slot.name} = 0;" for store in self.scaled]
+        added = ", ".join(f"part_{k}" for k in range(len(self.sums)))
+        largest = ", ".join(f"most_{store.slot.name}" for store in self.scaled)
+        clauses = (f" reduction(+:{added})" if added else "") + (f" reduction(max:{largest})" if largest else "")
+        lines += [f"#pragma omp simd{clauses}", "for (i64 j = 0; j < n; ++j) {", "const i64 i = b + j; (void)i;"]
+        lines += [*self._elements(), *self._stores(), "}"]
+        lines += [f"sum_{k} += (double)part_{k};" for k in range(len(self.sums))]
+        return lines + self._empty()
 
-    def _after(self) -> list[tuple[Node, str]]:
-        """What is put aside for after the loop, with what is then done with it."""
-        later = [(self.one.writes[n], s.encode("BUFFER")) for n, s in self.written.items() if not s.is_plain]
+    @property
+    def _has_buffers(self) -> bool:
+        return bool(self.later) or any(self.layout.stores[name].is_factored for name in self.read)
+
+    def _fill(self) -> list[str]:
+        """What is decoded or spread before the loop over the elements."""
+        lines = []
+        for name in self.read:
+            store = self.layout.stores[name]
+            if store.is_factored:
+                lines.append(f"T in_{name}[{self.block}]; {store.decode(f'in_{name}')}")
+            elif store.codec == "int8":
+                lines.append(f"const float was_{name} = scale_{name}[b / {SCALE_BLOCK}];")
+        for node in self.borders:
+            if not _is_one(node):
+                array, kind = self.names.small(node, "0").removesuffix("[0]"), node.extent[:3] + "s"
+                lines.append(f"T b_{_name(node)}[{self.block}];")
+                lines.append(f"expand_{kind}<T>(b_{_name(node)}, {array}, t[COLS], b, n);")
+        return lines
+
+    def _later(self) -> list[tuple[Node, str]]:
+        """What is put aside for after the loop, with what is then done with it; nothing more for 8-bit slots."""
+        later = [(self.one.writes[store.slot.name], "") for store in self.scaled]
+        factored = [store for store in self.written.values() if store.is_factored]
+        later += [(self.one.writes[store.slot.name], store.encode("BUFFER")) for store in factored]
         for k, node in enumerate(self._kind("row_mean")):
             later.append((node.args[0], f"add_rows<T>(rows_of_{k}, BUFFER, row_first, t[COLS], b, n);"))
         for k, node in enumerate(self._kind("col_mean")):
@@ -117,11 +155,10 @@ class _Walk:
         return later
 
     def _elements(self) -> list[str]:
-        lines = [f"const T {_name(n)} = (T)b_{_name(n)}[j];" for n in self.borders if n.extent != "uniform"]
+        lines = [f"const T {_name(n)} = b_{_name(n)}[j];" for n in self.borders if not _is_one(n)]
         lines += [f"const T {_name(n)} = get<T>(s_{name}, i);" for n, name in self.one.reread.items()]
         for node in self.one.elements:
-            kind = "bool" if node.is_flag else "T"
-            lines.append(f"const {kind} {_name(node)} = {self._value(node)};")
+            lines.append(f"const {'bool' if node.is_flag else 'T'} {_name(node)} = {self._value(node)};")
         return lines
 
     def _value(self, node: Node) -> str:
@@ -129,19 +166,40 @@ class _Walk:
             return f"random_at<T>(key_{node.name}, i)"
         if node.op != "input":
             return expression(node, _name, "T")
-        if node.name in ("p", "g"):
-            return f"get<T>({node.name}, i)"
-        return f"get<T>(s_{node.name}, i)" if self.layout.stores[node.name].is_plain else f"in_{node.name}[j]"
+        return f"get<T>({node.name}, i)" if node.name in ("p", "g") else self.layout.stores[node.name].read()
 
-    def _stores(self, after: list[tuple[Node, str]]) -> list[str]:
-        lines = [f"part_{k} += (T){_name(node.args[0])};" for k, node in enumerate(self._sums)]
+    def _stores(self) -> list[str]:
+        inside = {s.place // 2 for s in self.written.values() if s.codec == "bf16"} | (self._draws & {_ROUNDING})
+        lines = [f"const u32 draw_{s} = draw_at(key_{s}, i);" for s in sorted(inside)]
+        lines += [f"part_{k} += (T){_name(node.args[0])};" for k, node in enumerate(self.sums)]
         for name, node in self.one.writes.items():
             store: Store | None = self.layout.stores.get(name)
-            if name == "p" and self._rounds:
-                lines.append(f"put_at_random<T>(p, i, {_name(node)}, bits_at(key_{_ROUNDING}, i) & 0xFFFFu);")
-            elif name == "p" or (store is not None and store.is_plain):
-                lines.append(f"put<T>({'p' if name == 'p' else f's_{name}'}, i, {_name(node)});")
-        return lines + [f"out_{k}[j] = (T){_name(node)};" for k, (node, _) in enumerate(after)]
+            if store is None:
+                random, bits = ("_at_random", f", half_of(draw_{_ROUNDING}, 0)") if self._rounds else ("", "")
+                lines.append(f"put{random}<T>(p, i, {_name(node)}{bits});")
+            elif not store.is_factored and store.codec != "int8":
+                lines.append(store.write(_name(node)))
+        for store in self.scaled:
+            most, value = f"most_{store.slot.name}", f"std::fabs((T){_name(self.one.writes[store.slot.name])})"
+            lines.append(f"{most} = {value} > {most} ? {value} : {most};")
+        return lines + [f"out_{k}[j] = (T){_name(node)};" for k, (node, _) in enumerate(self.later)]
+
+    def _empty(self) -> list[str]:
+        """Encode what waited for its block's scale, and gather rows and columns."""
+        lines = []
+        for store in self.scaled:
+            name = store.slot.name
+            lines.append(f"scale_{name}[b / {SCALE_BLOCK}] = (float)most_{name};")
+            lines.append(f"const float over_{name} = one_over((float)most_{name});")
+        if self.scaled:
+            draws = [f"const u32 draw_{s} = draw_at(key_{s}, i);" for s in sorted({x.place // 2 for x in self.scaled})]
+            encoded = [store.write_late(f"out_{k}") for k, store in enumerate(self.scaled)]
+            lines += ["#pragma omp simd", "for (i64 j = 0; j < n; ++j) {", "const i64 i = b + j;", *draws, *encoded, "}"]
+        return lines + [statement.replace("BUFFER", f"out_{k}") for k, (_, statement) in enumerate(self.later)]
+
+
+def _is_one(node: Node) -> bool:
+    return node.extent == "uniform"
 
 
 def _name(node: Node) -> str:
