@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from ava.config.schema import PARTS, Config
 from ava.config.validate import gather
 from ava.errors import InputError
+from ava.optimization.optimizers.composition import extend
+from ava.optimization.optimizers.sentence import Stage, compose
 
 
 def check_combinations(config: Config) -> None:
@@ -15,7 +17,7 @@ def check_combinations(config: Config) -> None:
     Raises:
         InputError: names the keys, their values and what would do.
     """
-    checks: list[Callable[[Config], Iterator[InputError]]] = [_kinds, _lengths, _trainer, _checkpoint]
+    checks: list[Callable[[Config], Iterator[InputError]]] = [_kinds, _lengths, _trainer, _checkpoint, _optimizer]
     problems = [problem for check in checks for problem in check(config)]
     if problems:
         raise gather(problems)
@@ -75,3 +77,44 @@ def _checkpoint(config: Config) -> Iterator[InputError]:
     if checkpoint.mode is None:
         problem = "needs checkpoint.mode to say whether less or more of it is better."
         yield InputError(problem, key="checkpoint.monitor", value=checkpoint.monitor, hint="Say min or max.")
+
+
+def _optimizer(config: Config) -> Iterator[InputError]:
+    """The options make a sentence, and the trainer can give it what it needs."""
+    part = PARTS["optimizer"][config.optimizer.name]
+    options = config.optimizer.options
+    try:
+        words = part.load()(**{name: options[name] for name in part.own})
+        routes = extend(words, **{name: options[name] for name in part.shared})
+    except InputError as error:
+        yield error if error.key is None else error.at(f"optimizer.{error.key}", error.value)
+        return
+    stages = [*compose(routes.matrices), *compose(routes.others)]
+    if config.trainer.ema_decay is not None and any("average" in stage.variants for stage in stages):
+        problem = f"optimizer={part.name} evaluates an average of its own."
+        key, hint = "trainer.ema_decay", "Leave it out."
+        yield InputError(problem, key=key, value=config.trainer.ema_decay, hint=hint)
+    if options["sam_adaptive"] and options["sam_rho"] is None:
+        problem = "says how optimizer.sam_rho is measured, which is not given."
+        yield InputError(problem, key="optimizer.sam_adaptive", value=True, hint="Set optimizer.sam_rho=0.5 too.")
+    if options["fused_backward"]:
+        yield from _fused_backward(config, stages)
+
+
+def _fused_backward(config: Config, stages: Sequence[Stage]) -> Iterator[InputError]:
+    """What needs all gradients at once, when each is used and freed in the backward pass."""
+    trainer, rho = config.trainer, config.optimizer.options["sam_rho"]
+    name = config.optimizer.name
+    summed = any(stage.totals or any(slot.shape == "optimizer" for slot in stage.slots) for stage in stages)
+    reasons = [
+        (rho is not None, f"optimizer.sam_rho={rho} takes gradients twice", "Leave one of them out."),
+        (summed, f"optimizer={name} needs sums over all parameters", "Leave it out, or choose another optimizer."),
+        (any("estimate" in stage.variants for stage in stages), f"optimizer={name} needs estimates beside the gradient",
+         "Leave it out, or choose another optimizer."),
+        (trainer.clip != "none", f"trainer.clip={trainer.clip} looks at all of them", "Add `trainer.clip=none`."),
+        (trainer.accumulate > 1, f"trainer.accumulate={trainer.accumulate} adds up several", "Leave one of them out."),
+    ]  # fmt: skip
+    for applies, reason, hint in reasons:
+        if applies:
+            problem = f"uses each gradient in the backward pass and frees it, but {reason}."
+            yield InputError(problem, key="optimizer.fused_backward", value=True, hint=hint)

@@ -108,7 +108,7 @@ def _compose(loader: Any, lines: list[str]) -> tuple[dict[str, Any], dict[str, A
         config = loader.load_configuration("config", lines, RunMode.RUN, from_shell=False)
         OmegaConf.set_struct(config, False)
         del config["hydra"]
-        unresolved = OmegaConf.to_container(config, resolve=False)
+        unresolved = _own_options_first(OmegaConf.to_container(config, resolve=False))
         check_interpolations(unresolved)
         resolved = OmegaConf.to_container(config, resolve=True)
     except InputError:
@@ -116,6 +116,17 @@ def _compose(loader: Any, lines: list[str]) -> tuple[dict[str, Any], dict[str, A
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise in_our_words(error) from None
     return cast("tuple[dict[str, Any], dict[str, Any]]", (unresolved, resolved))
+
+
+def _own_options_first(tree: Any) -> dict[str, Any]:
+    """Put what all parts of a sort share behind a part's own options: Hydra merges it first, a reader wants it last."""
+    for section, parts in PARTS.items():
+        chosen = tree.get(section)
+        if isinstance(chosen, dict) and isinstance(chosen.get("name"), str) and chosen["name"] in parts:
+            shared = parts[chosen["name"]].shared & chosen.keys()
+            own = {key: value for key, value in chosen.items() if key not in shared}
+            tree[section] = {"name": own.pop("name")} | own | {k: v for k, v in chosen.items() if k in shared}
+    return cast("dict[str, Any]", tree)
 
 
 def _fold_path(resolved: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def in_our_words(error: Exception) -> InputError:
     text = " ".join(str(error).split())
     if found := _NO_OPTION.search(text):
         options = _OPTIONS.search(text)
-        names = options["names"].split() if options else []
+        names = [name for name in options["names"].split() if not name.startswith("_")] if options else []
         problem = f"{found['file']}.yaml chooses what there is not; `{found['group']}` can be: {', '.join(names)}."
         return InputError(problem, key=found["group"], value=found["option"], hint=nearest(found["option"], names))
     if found := _NO_KEY.search(text):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra import version
@@ -53,6 +54,14 @@ class UserFiles(FileConfigSource):
         return ConfigResult(config=config, path=f"user://{self.path}", provider=self.provider, header=header)
 
 
+class _Loader(ConfigLoaderImpl):
+    """A file that begins with `_` is no option: it holds what all options of its group share."""
+
+    def get_group_options(self, *arguments: Any, **options: Any) -> list[str]:
+        found: list[str] = super().get_group_options(*arguments, **options)
+        return [name for name in found if not name.startswith("_")]
+
+
 def make_loader(config_dirs: Sequence[Path] = ()) -> ConfigLoaderImpl:
     """Make a loader over the built-in files, the user's directories and what plugins stored.
 
@@ -69,7 +78,7 @@ def make_loader(config_dirs: Sequence[Path] = ()) -> ConfigLoaderImpl:
     for folder in config_dirs:
         path.append("user", f"user://{folder}")
     path.append("schema", "structured://")
-    return ConfigLoaderImpl(config_search_path=path)
+    return _Loader(config_search_path=path)
 
 
 def options(loader: ConfigLoaderImpl, group: str) -> list[str]:

@@ -33,7 +33,8 @@ def suggest(key: str, tables: Mapping[str, Mapping[str, Any]], root: Sequence[st
         return _sentence(f"{section}.{similar[0]}" if section else similar[0])
     owners = [part.name for part in PARTS[section] if word in part.parameters] if section in PARTS else []
     if owners:
-        return f"`{word}` is an option of `{section}={owners[0]}`."
+        shown = [f"`{section}={owner}`" for owner in owners[:6]] + ["others"] * (len(owners) > 6)
+        return f"`{word}` is an option of {', '.join(shown)}."
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.6) if section not in tables else []
     if close:
         return _sentence(close[0])

@@ -7,6 +7,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ava.checkpoint.checkpoint import steps
 from ava.checkpoint.folder import POINTER
 from ava.config.schema import ResumePlan
+from ava.optimization.optimizers.wrappers.averaging import VARIANT as AVERAGE
 from ava.training.state import Run
 
 
@@ -17,7 +18,8 @@ def notices(training: Run, saved: ResumePlan | None) -> list[str]:
         training: the run, restored if it continues one.
         saved: the checkpoint it continues from, if any.
     """
-    return [*_batch_statistics(training), *([] if saved is None or saved.new_run else _going_back(training, saved))]
+    going_back = [] if saved is None or saved.new_run else _going_back(training, saved)
+    return [*_batch_statistics(training), *_averages(training), *going_back]
 
 
 def _batch_statistics(training: Run) -> list[str]:
@@ -29,6 +31,17 @@ def _batch_statistics(training: Run) -> list[str]:
         f"The model normalises over the batch: with {training.world.size} rank(s) and {training.loader.accumulate} "
         f"micro-batch(es) its statistics come from {training.loader.batch_size // parts} samples, not "
         f"{training.loader.batch_size}, and the result differs from that of one undivided batch. Group norm would not."
+    ]
+
+
+def _averages(training: Run) -> list[str]:
+    """Statistics of batches belong to the weights that made them."""
+    is_normed = any(isinstance(module, _BatchNorm) for module in training.model.modules())
+    if not is_normed or not training.optimizer.speaks_of(AVERAGE):
+        return []
+    return [
+        f"The model normalises over the batch, and {training.optimizer.name} evaluates averages of the weights: with "
+        "the statistics of the weights that train, which differ from theirs. Group norm would not."
     ]
 
 

@@ -15,13 +15,15 @@ from ava.config.schema import Config, Part
 from ava.data.loader import TrainingLoader
 from ava.distributed.world import World
 from ava.errors import InputError
-from ava.optimization import get_optimizer
+from ava.optimization import OptimizerFactory
 from ava.optimization.learning_rate.scheduler import Scheduler
+from ava.optimization.optimizers.composed import ComposedOptimizer
 from ava.optimization.optimizers.parameter_groups import decay_groups
 from ava.optimization.optimizers.wrappers.ema import EMA
+from ava.optimization.optimizers.wrappers.estimates import VARIANT as ESTIMATE
 from ava.optimization.precision.policy import Policy
 from ava.registry import Registry
-from ava.tasks.task import Task
+from ava.tasks.task import SamplingTask, Task
 from ava.training.determinism import seed_everything
 from ava.training.loop import Plan
 from ava.training.memory_saving import checkpoint_activations
@@ -60,6 +62,7 @@ def _build_alone(config: Config, world: World) -> tuple[Run, Plan]:
     )  # fmt: skip
     plan = _build_plan(config, task, loader)
     optimizer = _build_optimizer(config, model)
+    _check_backward(optimizer, task, world)
     run = Run(
         task=task, model=model, network=model, optimizer=optimizer,
         scheduler=_build_scheduler(config, optimizer, plan.total_steps),
@@ -127,10 +130,26 @@ def _build_plan(config: Config, task: Task, loader: TrainingLoader) -> Plan:
     )  # fmt: skip
 
 
-def _build_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
+def _build_optimizer(config: Config, model: nn.Module) -> ComposedOptimizer:
     options = dict(config.optimizer.options)
-    groups = decay_groups(model, options.get("weight_decay", 0.0))
-    return get_optimizer(config.optimizer.name)(groups, **options)
+    groups = decay_groups(model, options.get("weight_decay", 0.0), spare_ends=options.get("use_muon") is True)
+    try:
+        return OptimizerFactory.create(config.optimizer.name, groups, **options)
+    except InputError as error:
+        raise error if error.key is None else error.at(f"optimizer.{error.key}", error.value) from error
+
+
+def _check_backward(optimizer: ComposedOptimizer, task: Task, world: World) -> None:
+    """Refuse an optimizer that wants more of the backward pass than there will be."""
+    if optimizer.fused is not None and world.size > 1:
+        problem = f"uses gradients in the backward pass, but {world.size} ranks average them only after it."
+        raise InputError(problem, key="optimizer.fused_backward", value=True, hint="Train with one process.")
+    estimator = optimizer.param_groups[0].get("estimator")
+    if estimator == "gauss_newton_bartlett" and optimizer.speaks_of(ESTIMATE) and not isinstance(task, SamplingTask):
+        raise InputError(
+            f"needs a task that can draw targets from the model, and {type(task).__name__} has no sampled_losses.",
+            key="optimizer.estimator", value=estimator, hint="Use `optimizer.estimator=hutchinson`.",
+        )  # fmt: skip
 
 
 def _build_scheduler(config: Config, optimizer: torch.optim.Optimizer, total_steps: int) -> Scheduler:

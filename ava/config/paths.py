@@ -25,10 +25,13 @@ def conf_directory() -> Path:
 
 
 def group_options(folders: Sequence[Path]) -> dict[str, list[str]]:
-    """List every configuration group and its options, as their files say; nothing is read or imported."""
+    """List every configuration group and its options, as their files say; nothing is read or imported.
+
+    A file that begins with `_` is no option: it holds what all options of its group share.
+    """
     found: dict[str, set[str]] = {}
     for folder in folders:
-        for file in folder.glob("*/*.yaml"):
+        for file in folder.glob("*/[!_]*.yaml"):
             found.setdefault(file.parent.name, set()).add(file.stem)
     return {group: sorted(options) for group, options in sorted(found.items())}
 

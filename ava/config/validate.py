@@ -145,7 +145,8 @@ def _check_value(annotation: Any, value: Any) -> Any:
         return _adapter(annotation).validate_json(text, strict=True)
     except ValidationError:
         wanted = words.allowed(annotation)
-        hint = f"Write it as [{value}]." if wanted.startswith("a list") and isinstance(value, str) else None
+        is_bare = wanted.startswith("a list") and "mapping" not in wanted and isinstance(value, str)
+        hint = f"Write it as [{value}]." if is_bare else None
         odd = f", not {words.kind(value)}" if words.is_other_kind(value, wanted) else ""
         raise InputError(f"must be {wanted}{odd}.", hint=hint) from None
 
@@ -181,6 +182,9 @@ def _part_tables(raw: Mapping[str, Any], problems: list[InputError]) -> dict[str
     for section, parts in PARTS.items():
         name = raw[section].get("name")
         try:
+            if any(part.shared and part.shared >= raw[section].keys() for part in parts):
+                problems.append(InputError(f"`{section}` has to be chosen.", hint=f"Add `{section}=...`."))
+                continue
             if not isinstance(name, str):
                 raise InputError(f"must be the name of a {parts.sort}: one of: {', '.join(parts.names())}.")
             tables[section] = parts[name].parameters

@@ -31,7 +31,7 @@ def allowed(annotation: Any) -> str:
     if origin is list:
         return f"a list, each {allowed(arguments[0])}"
     if origin is dict:
-        return f"a mapping, each value {allowed(arguments[1])}"
+        return "a mapping" if arguments[1] is Any else f"a mapping, each value {allowed(arguments[1])}"
     return _PLAIN.get(origin or annotation, str(annotation))
 
 

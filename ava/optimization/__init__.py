@@ -41,6 +41,9 @@ _MODULES = {
     "state_bytes": "optimizers.state_bytes",
 }
 
+_ALIASES = {"AdaFactor": "adafactor"}
+"""Other spellings of a class's name."""
+
 
 def __getattr__(name: str) -> Any:
     """An exported name, or an optimizer's class: `Lion` and `LionOptimizer` are `get_optimizer("lion")`."""
@@ -63,5 +66,5 @@ def _optimizer_classes() -> dict[str, str]:
     from ava.optimization.catalogue import class_name
     from ava.registry import optimizer
 
-    titles = {class_name(entry): entry.name for entry in optimizer}
+    titles = {class_name(entry): entry.name for entry in optimizer} | _ALIASES
     return titles | {f"{title}Optimizer": name for title, name in titles.items()}

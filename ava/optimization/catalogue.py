@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ava import registry
 from ava.errors import InputError, nearest
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from ava.optimization.learning_rate.scheduler import Scheduler
+    from ava.optimization.optimizers.composed import ComposedOptimizer
 
 
 def list_optimizers() -> list[str]:
@@ -77,7 +78,7 @@ class OptimizerFactory:
     """Optimizers by name."""
 
     @staticmethod
-    def create(optimizer_name: str, model_parameters: Iterable[Any], **options: Any) -> torch.optim.Optimizer:
+    def create(optimizer_name: str, model_parameters: Iterable[Any], **options: Any) -> ComposedOptimizer:
         """Build an optimizer.
 
         Args:
@@ -89,7 +90,7 @@ class OptimizerFactory:
             InputError: no optimizer has the name, or it has no such option, or the value is not allowed.
         """
         _refuse_unknown(registry.optimizer[optimizer_name], options, allowed=("engine",))
-        return get_optimizer(optimizer_name)(model_parameters, **options)
+        return cast("ComposedOptimizer", get_optimizer(optimizer_name)(model_parameters, **options))
 
 
 class SchedulerFactory:

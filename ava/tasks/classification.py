@@ -13,6 +13,7 @@ from ava.data.source import Data, ImageSpec
 from ava.registry import Fraction, task
 from ava.tasks.baselines.linear import linear_model
 from ava.tasks.baselines.majority import majority_class
+from ava.tasks.sampling import draw
 from ava.tasks.task import Baseline, Batch, Task, spec_of
 
 _REMEDY = "Use data=digits or data=images path=FOLDER, or task=language_model."
@@ -39,6 +40,11 @@ class Classification:
         """The cross-entropy, summed over the images, in float32."""
         logits = model(batch["inputs"]).float()
         return {"loss": cross_entropy(logits, batch["targets"], reduction="sum", label_smoothing=self.label_smoothing)}
+
+    def sampled_losses(self, model: torch.nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """The cross-entropy of classes drawn from the model's own output, summed over the images, in float32."""
+        logits = model(batch["inputs"]).float()
+        return {"loss": cross_entropy(logits, draw(logits, generator), reduction="sum")}
 
     def count(self, batch: Batch) -> int:
         """The number of images."""

@@ -14,6 +14,7 @@ from ava.data.source import IGNORED, Data, TokenSpec
 from ava.registry import task
 from ava.tasks.baselines.compression import compressors
 from ava.tasks.baselines.unigram import unigram
+from ava.tasks.sampling import draw
 from ava.tasks.task import Baseline, Batch, Task, spec_of
 
 _REMEDY = "Use data=stdlib, data=text path=FILE_OR_FOLDER or data=tokens, or task=classification."
@@ -49,6 +50,13 @@ class LanguageModel:
     def losses(self, model: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
         """The cross-entropy, summed over the targets that count, in float32."""
         return {"loss": _summed_cross_entropy(model, batch)}
+
+    def sampled_losses(self, model: torch.nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """The cross-entropy of tokens drawn from the model's own output where targets count, summed, in float32."""
+        counts = batch["targets"] != IGNORED
+        logits = model(batch["inputs"]).float().flatten(0, 1)
+        targets = draw(logits, generator).where(counts.flatten(), IGNORED)
+        return {"loss": cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")}
 
     def count(self, batch: Batch) -> int:
         """The number of targets that count."""

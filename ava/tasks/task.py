@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -84,4 +84,21 @@ class Task(Protocol):
 
     def baselines(self) -> list[Baseline]:
         """What simple methods reach on the same validation data; may take a few seconds."""
+        ...
+
+
+@runtime_checkable
+class SamplingTask(Task, Protocol):
+    """A task whose model gives probabilities, for estimates of the curvature by Gauss-Newton-Bartlett."""
+
+    def sampled_losses(
+        self, model: torch.nn.Module, batch: Batch, generator: torch.Generator
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """As `losses`, but with targets drawn from the model's own output in place of the batch's, unsmoothed.
+
+        Args:
+            model: called as `model(batch["inputs"])`.
+            batch: as the data gives it, on the model's device; its targets say only what counts.
+            generator: on the model's device; the only source of random numbers for the targets.
+        """
         ...

@@ -10,14 +10,13 @@ from ava.training.state import Run
 
 
 def evaluate(run: Run, workers: int = 0) -> dict[str, float]:
-    """The task's metrics over all validation samples, the same on every rank; weight averages where there are any.
+    """The task's metrics over all validation samples, the same on every rank; weight averages where there are any,
+    kept beside the training (EMA) or by the optimizer itself (Schedule-Free).
 
     Returns:
         metric name ("eval/loss", "eval/accuracy", ...) -> value.
     """
-    if run.ema is None:
-        return _evaluate(run, workers)
-    with run.ema.swapped():
+    with run.optimizer.averaged() if run.ema is None else run.ema.swapped():
         return _evaluate(run, workers)
 
 

@@ -18,6 +18,8 @@ from ava.data.loader import Position, TrainingLoader
 from ava.distributed.world import World
 from ava.errors import InputError
 from ava.optimization.learning_rate.scheduler import Scheduler
+from ava.optimization.optimizers.composed import ComposedOptimizer
+from ava.optimization.optimizers.wrappers.averaging import VARIANT as AVERAGE
 from ava.optimization.optimizers.wrappers.ema import EMA
 from ava.optimization.precision.policy import Policy
 from ava.tasks.task import Task
@@ -47,7 +49,7 @@ class Run:
     task: Task
     model: nn.Module
     network: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: ComposedOptimizer
     scheduler: Scheduler
     policy: Policy
     clip: Clip
@@ -87,6 +89,10 @@ class Run:
         }
         if self.ema is not None:
             sections["ema"] = self.ema.state_dict()
+        if self.optimizer.speaks_of(AVERAGE):
+            # What was evaluated, for who uses the model; training goes on from the section "model".
+            with self.optimizer.averaged():
+                sections["averaged"] = {n: t.detach().clone() for n, t in self.model.state_dict().items()}
         return sections
 
     def restore(self, sections: Mapping[str, Any]) -> None:

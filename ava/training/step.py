@@ -14,6 +14,8 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from ava.data.loader import Batch, Window
+from ava.optimization.optimizers.wrappers.sam import kept_buffers
+from ava.training import curvature
 from ava.training.state import Run
 
 
@@ -51,8 +53,10 @@ def training_step(run: Run, window: Window, stop: bool = False) -> StepReport:
     lr = run.optimizer.param_groups[0]["lr"]
     weight, stop = _agree(run, window, stop)
     losses = _accumulate(run, window, weight)
-    grad_norm = run.clip(run.parameters)
+    replaced = _sharpen(run, window, weight)
+    grad_norm = _clip(run, replaced)
     _guard(run, grad_norm)
+    curvature.refresh(run, window)
     run.optimizer.step()
     run.scheduler.step()
     if run.ema is not None:
@@ -93,6 +97,26 @@ def _accumulate(run: Run, window: Window, weight: float) -> dict[str, torch.Tens
     return losses
 
 
+def _sharpen(run: Run, window: Window, weight: float) -> torch.Tensor | None:
+    """With `optimizer.sam_rho`: gradients anew, from where the loss is worst; the norm of those they replace.
+
+    The whole window's gradient, over all ranks, says where that is: neither micro-batches nor ranks change it.
+    """
+    if run.optimizer.whole["sam_rho"] is None:
+        return None
+    with run.optimizer.perturbed() as norm, kept_buffers(run.model):
+        _accumulate(run, window, weight)
+    return norm
+
+
+def _clip(run: Run, replaced: torch.Tensor | None) -> torch.Tensor:
+    """Limit the gradients; their norm before that, which is not finite if any gradient of this step was not."""
+    if run.optimizer.fused is not None:
+        return run.optimizer.fused.norm()  # they are used up, and were judged one by one
+    norm = run.clip(run.parameters)
+    return norm if replaced is None else norm.where(torch.isfinite(replaced), replaced)
+
+
 def _combine(parts: dict[str, torch.Tensor]) -> torch.Tensor:
     """Several objectives become one: their sum."""
     return functools.reduce(torch.add, parts.values())
@@ -115,4 +139,5 @@ def _without_sync(run: Run, last: bool) -> AbstractContextManager[None]:
 
 def _guard(run: Run, grad_norm: torch.Tensor) -> None:
     """A non-finite gradient changes nothing: the optimizer skips by selection on the device."""
-    run.optimizer.found_inf = (~torch.isfinite(grad_norm)).float()  # type: ignore[attr-defined]
+    if run.optimizer.fused is None:
+        run.optimizer.found_inf = (~torch.isfinite(grad_norm)).float()

@@ -16,8 +16,26 @@ def test_a_list_names_every_part_and_every_option(sort, capsys, monkeypatch):
     for entry in REGISTRIES[sort]:
         line = next(line for line in text.splitlines() if line.split()[:1] == [entry.name])
         assert entry.summary in line
-        for name, (_, default) in entry.parameters.items():
+        for name in entry.own:
+            default = entry.parameters[name][1]
             assert f"{name}{':' if default is REQUIRED else '='}" in line
+
+
+def test_optimizers_are_listed_with_paper_and_state_and_what_they_share_once(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    assert main.main(["list", "optimizers"]) == 0
+
+    listed, _, shared = capsys.readouterr().out.partition("options of every optimizer")
+    of, about = ({line.split()[0]: line for line in text.splitlines() if line.split()} for text in (listed, shared))
+    for name, state in (("adamw", "8 B"), ("lion", "4 B"), ("sgd", "4 B"), ("sophia", "8 B"), ("adafactor", "0 B")):
+        assert f" {state} " in of[name]
+    assert "https://arxiv.org/abs/2302.06675 " in of["lion"]
+    assert [e.name for e in REGISTRIES["optimizers"] if "http" not in of[e.name]] == []
+    for option in REGISTRIES["optimizers"]["lion"].shared:
+        assert option in about
+    assert "only where the gradient of this step agrees" in about["cautious"]
+    assert "cautious=" not in listed
+    assert "state=factored" in of["lion_adv"]
 
 
 def test_a_list_of_everything(capsys):

@@ -32,16 +32,18 @@ def test_the_primary_file_lists_every_root_key_and_every_trainer_key():
 
 @pytest.mark.parametrize("group", PARTS)
 def test_every_part_has_a_file_and_every_file_a_part(group):
-    files = {path.stem for path in (conf_directory() / group).glob("*.yaml")}
+    files = {path.stem for path in (conf_directory() / group).glob("[!_]*.yaml")}
 
     assert files == set(PARTS[group].names())
 
 
 @pytest.mark.parametrize(("group", "name"), [(g, n) for g in PARTS if g != "task" for n in PARTS[g].names()])
 def test_a_part_s_file_lists_every_option_with_its_default(group, name):
+    part = PARTS[group][name]
     options = {
         key: "???" if default is REQUIRED else list(default) if isinstance(default, tuple) else default
-        for key, default in ((key, field[1]) for key, field in PARTS[group][name].parameters.items())
+        for key, (_, default) in part.parameters.items()
+        if key in part.own or key in part.tags.get("defaults", {})
     }
     tree = read(f"{group}/{name}.yaml")
     if tree.get("path") == "${path}":

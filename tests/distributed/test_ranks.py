@@ -47,8 +47,14 @@ def losses(run_dir):
 
 @pytest.mark.parametrize(
     "overrides",
-    [["optimizer=adamw"], ["optimizer=sgd", "trainer.accumulate=4"]],
-    ids=["adamw", "sgd-accumulate"],
+    [
+        ["optimizer=adamw"],
+        ["optimizer=sgd", "trainer.accumulate=4"],
+        ["optimizer=sgd", "optimizer.lr=0.01", "optimizer.sam_rho=0.05", "trainer.accumulate=2"],
+        ["optimizer=sophia", "optimizer.estimator=hutchinson", "optimizer.update_period=5"],
+        ["optimizer=schedule_free_adamw"],
+    ],
+    ids=["adamw", "sgd-accumulate", "sam-accumulate", "sophia", "schedule-free"],
 )
 def test_two_ranks_equal_one(tmp_path, overrides):
     """898 samples in windows of 50 leave 48 for the last; 20 steps cross into the second epoch."""

@@ -30,7 +30,8 @@ class Scheduler:
         warmup_steps: steps of linear rise, for a shape that has no such option; they count in `total_steps`.
 
     Raises:
-        InputError: `total_steps` is not positive, or `warmup_steps` not below it.
+        InputError: `total_steps` is not positive, or `warmup_steps` not below it; or the schedule moves a rate that a
+            group leaves to its optimizer (`lr=None`).
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Scheduler:
         self.optimizer, self.shape = optimizer, shape
         self.total_steps, self.warmup_steps = total_steps, warmup_steps
         self._step = 0
+        self._refuse_to_move_nothing()
         self._apply()
 
     def step(self) -> None:
@@ -51,13 +53,16 @@ class Scheduler:
         self._apply()
 
     def get_last_lr(self) -> list[float]:
-        """The learning rate of every group, as the next optimizer step uses it."""
+        """The learning rate of every group, as the next optimizer step uses it; NaN where the optimizer chooses it."""
         factor = self.factors().lr
-        return [float(group["initial_lr"]) * factor for group in self.optimizer.param_groups]
+        return [float(group.get("initial_lr", "nan")) * factor for group in self.optimizer.param_groups]
 
     def factors(self) -> Factors:
         """What the shape says about the next optimizer step."""
-        step, length, rise = warm_up(self._step, self.total_steps, self.warmup_steps)
+        return self._factors_of(self._step)
+
+    def _factors_of(self, now: int) -> Factors:
+        step, length, rise = warm_up(now, self.total_steps, self.warmup_steps)
         factors = self.shape(step, length)
         return factors if rise == 1.0 else Factors(rise * factors.lr, factors.momentum)
 
@@ -77,8 +82,23 @@ class Scheduler:
         self._step = step
         self._apply()
 
+    def _refuse_to_move_nothing(self) -> None:
+        """A rate that the optimizer chooses cannot be multiplied."""
+        if all(group["lr"] is not None for group in self.optimizer.param_groups):
+            return
+        # A schedule that moves at all has moved by its middle or its end, a warmup at its beginning.
+        if any(self._factors_of(step).lr != 1.0 for step in (0, self.total_steps // 2, self.total_steps)):
+            raise InputError(
+                "the optimizer chooses its own learning rate (lr is null), so there is none to schedule.",
+                hint="Use the constant schedule without warmup, or give the optimizer an lr.",
+            )
+
     def _apply(self) -> None:
         factors = self.factors()
+        for group in self.optimizer.param_groups:
+            # All before any is moved: groups may share one tensor.
+            if "initial_lr" not in group and group["lr"] is not None:
+                group["initial_lr"] = float(group["lr"])
         for group in self.optimizer.param_groups:
             _set_rate(group, factors.lr)
             if factors.momentum is not None:
@@ -88,8 +108,8 @@ class Scheduler:
 def _set_rate(group: dict[str, Any], factor: float) -> None:
     """Set a group's rate; a tensor is filled in place, for a captured or compiled step reads that very tensor."""
     lr = group["lr"]
-    if "initial_lr" not in group:
-        group["initial_lr"] = float(lr)
+    if lr is None:
+        return
     if isinstance(lr, Tensor):
         lr.fill_(group["initial_lr"] * factor)
     else:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ava.errors import InputError
 from ava.optimization.optimizers.composition import extend
 from ava.optimization.optimizers.engines.batch import Batch, Totals, compute_dtype, counter_dtype, local
 from ava.optimization.optimizers.sentence import (
@@ -21,6 +21,7 @@ from ava.optimization.optimizers.sentence import (
     compose,
     is_counted,
     own_slots,
+    variants,
 )  # fmt: skip
 from ava.optimization.optimizers.storage.choice import codec_of, counts_steps
 from ava.registry import optimizer
@@ -52,8 +53,9 @@ class Grammar:
         Raises:
             InputError: the options do not go together.
         """
-        # The rate moves with every step and chooses no stage.
-        key = tuple([group[name] for name in self.own if name != "lr"]), tuple([group[name] for name in self.shared])
+        # The rate moves with every step and chooses no stage, except where there is none.
+        own = tuple([group[name] for name in self.own if name != "lr"])
+        key = group["lr"] is None, own, tuple([group[name] for name in self.shared])
         if key not in self._heard:
             if len(self._heard) > 64:
                 self._heard.clear()
@@ -72,7 +74,8 @@ def batches(
     state: MutableMapping[Tensor, dict[str, Tensor]],
     numbers: dict[Tensor, int],
     scalars: Callable[[torch.device], tuple[Tensor | None, Tensor | None]],
-    only: Tensor | None = None,
+    pairs: Pairs | None = None,
+    variant: str | None = None,
 ) -> Iterator[Batch]:
     """The group's parameters that have a gradient, split by sentence, device and type.
 
@@ -82,39 +85,42 @@ def batches(
         state: the optimizer's; begun where a parameter has none yet.
         numbers: each parameter's place among all.
         scalars: device -> gradient scale and whether to skip, there.
-        only: the one parameter to update; None takes all.
-
-    Raises:
-        InputError: a gradient is sparse.
+        pairs: which parameters of the group to update, each with its gradient; None takes all that have one.
+        variant: speak no update, but only the stages' variants of this name, with the gradient they are handed; a
+            counter stays as it is.
     """
-    parameters = group["params"] if only is None else [only]
-    pairs = [(p, g) for p in parameters if (g := p.grad) is not None]
+    if pairs is None:
+        pairs = [(p, g) for p in group["params"] if (g := p.grad) is not None]
     if not pairs:
         return
     matrices, others = grammar.sentences(group)
     for sentence, chosen in _split(pairs, matrices, others):
-        if any(gradient.layout is not torch.strided for _, gradient in chosen):
-            raise InputError(f"{grammar.name} needs dense gradients; build the embedding with sparse=False.")
+        spoken = sentence if variant is None else variants(sentence, variant)
+        if not spoken:
+            continue
         held = [state[p] for p, _ in chosen]
         for (parameter, _), own in zip(chosen, held, strict=True):
             begin(sentence, group, parameter, own)
+        if variant is not None:
+            held = [{k: v.clone() if k == "step" else v for k, v in own.items()} for own in held]
         yield Batch(
-            sentence, group, [p for p, _ in chosen], [g for _, g in chosen], held, [numbers[p] for p, _ in chosen],
-            _common(sentence, group, chosen[0][0].device), *scalars(chosen[0][0].device),
+            spoken, group, [p for p, _ in chosen], [g for _, g in chosen], held, [numbers[p] for p, _ in chosen],
+            common_values(spoken, group, chosen[0][0].device), *scalars(chosen[0][0].device),
         )  # fmt: skip
 
 
 def _split(pairs: Pairs, matrices: Sentence, others: Sentence) -> Iterator[tuple[Sentence, Pairs]]:
     first = pairs[0][0]
     routed = matrices is not others and matrices != others
-    if all(p.device == first.device and p.dtype == first.dtype for p, _ in pairs) and not routed:
+    kind = type(first)  # sharded parameters apart from whole ones
+    if all(type(p) is kind and p.device == first.device and p.dtype == first.dtype for p, _ in pairs) and not routed:
         yield matrices, pairs
         return
     kinds: dict[Any, Pairs] = {}
     for pair in pairs:
         p = pair[0]
-        kinds.setdefault((p.device, p.dtype, routed and p.ndim >= 2), []).append(pair)
-    for (_, _, is_matrix), chosen in kinds.items():
+        kinds.setdefault((type(p), p.device, p.dtype, routed and p.ndim >= 2), []).append(pair)
+    for (*_, is_matrix), chosen in kinds.items():
         yield (matrices if is_matrix or not routed else others), chosen
 
 
@@ -128,12 +134,21 @@ def begin(sentence: Sentence, group: Group, parameter: Tensor, state: dict[str, 
     for slot in slots:
         codec = codec_of(slot, group["state"], local(parameter))
         if not all(key in state for key in codec.keys(slot)):
-            value = _start(slot, group, parameter)
-            whole = hasattr(value, "to_local") and not all(k == slot.name for k in codec.keys(slot))
-            value = local(value) if whole else value
-            zeros = functools.partial(torch.zeros_like, local(value), dtype=torch.int64)
-            parts = codec.encode(value, slot, zeros)
-            state.update({key: part.contiguous() if whole else part for key, part in parts.items()})
+            whole = _start(slot, group, parameter)
+            value = local(whole)
+            zeros = functools.partial(torch.zeros_like, value, dtype=torch.int64)
+            for key, part in codec.encode(value, slot, zeros).items():
+                # What is stored as one tensor of the parameter's shape is sharded as the parameter is.
+                alike = value is not whole and codec.keys(slot) == (slot.name,)
+                state[key] = _sharded_like(whole, part) if alike else part.contiguous() if value is not whole else part
+
+
+def _sharded_like(whole: Any, part: Tensor) -> Tensor:
+    from torch.distributed.tensor import DTensor
+
+    make: Any = DTensor.from_local
+    sharded: Tensor = make(part, whole.device_mesh, whole.placements, shape=whole.shape, stride=whole.stride())
+    return sharded
 
 
 def _start(slot: Slot, group: Group, parameter: Tensor) -> Tensor:
@@ -147,14 +162,16 @@ def _start(slot: Slot, group: Group, parameter: Tensor) -> Tensor:
     rows, rest = (shard.shape[0], shard.shape[1:]) if shard.ndim > 1 else (1, shard.shape)
     full_rows = parameter.shape[0] if parameter.ndim > 1 else 1
     full_cols = parameter.numel() // max(1, full_rows)
+    limit = math.inf if slot.limit is None else group[slot.limit]
+    left, right = (n if n <= limit else 0 for n in (full_rows, full_cols))
     shapes: dict[str, tuple[int, ...]] = {
         "row": (rows, *[1] * len(rest)) if shard.ndim > 1 else (), "column": (1, *rest) if shard.ndim > 1 else rest,
-        "left": (full_rows, full_rows), "right": (full_cols, full_cols), "scalar": (),
+        "left": (left, left), "right": (right, right), "scalar": (),
     }  # fmt: skip
     return torch.full(shapes[slot.shape], number, dtype=compute_dtype(shard), device=shard.device)
 
 
-def _common(sentence: Sentence, group: Group, device: torch.device) -> Totals:
+def common_values(sentence: Sentence, group: Group, device: torch.device) -> Totals:
     """What all parameters share, from the param group."""
     for slot in common_slots(sentence):
         if not isinstance(group.get(slot.name), Tensor):

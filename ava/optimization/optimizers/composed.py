@@ -11,18 +11,25 @@ accelerator: `grad_scale` and `found_inf`, set on the optimizer as torch.amp.Gra
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, TypeAlias, overload
 
 import torch
 from torch import Tensor
 
 from ava.errors import InputError
-from ava.optimization.optimizers.batches import OF_THE_WHOLE, Grammar, batches
-from ava.optimization.optimizers.engines.batch import Totals
+from ava.optimization.optimizers.batches import OF_THE_WHOLE, Grammar, Pairs, batches
+from ava.optimization.optimizers.engines.batch import Batch, Totals
 from ava.optimization.optimizers.engines.conduct import conduct
-from ava.optimization.optimizers.loading import adopt_group, adopt_state, refuse_foreign
-from ava.optimization.optimizers.sentence import ByShape, Words
+from ava.optimization.optimizers.idle import refuse_idle
+from ava.optimization.optimizers.loading import adopt_group, adopt_state, refuse_foreign, restore_types
+from ava.optimization.optimizers.parameter_groups import expand
+from ava.optimization.optimizers.roster import Roster
+from ava.optimization.optimizers.sentence import ByShape, Sentence, Words, variants
+from ava.optimization.optimizers.watched import States
+from ava.optimization.optimizers.wrappers import averaging, estimates, sam
+from ava.optimization.optimizers.wrappers.fused_backward import FusedBackward
 from ava.optimization.options import check
 from ava.registry import NonNegativeFloat, optimizer
 
@@ -51,8 +58,19 @@ class ComposedOptimizer(torch.optim.Optimizer):
     def __init__(self, params: Any, options: Group, engine: Choice = "auto") -> None:
         self.engine: Choice = check("engine", engine, Choice)
         self._numbers: dict[Tensor, int] = {}
+        self._roster = Roster()
         self.whole = {key: check(key, options[key], optimizer[self.name].parameters[key][0]) for key in OF_THE_WHOLE}
-        super().__init__(params, {key: value for key, value in options.items() if key not in OF_THE_WHOLE})
+        self.fused: FusedBackward | None = None
+        self.judged: Tensor | None = None
+        self.training_weights: averaging.Weights | None = None
+        defaults = {key: value for key, value in options.items() if key not in OF_THE_WHOLE}
+        annotations = {key: annotation for key, (annotation, _) in optimizer[self.name].parameters.items()}
+        groups = expand(params, defaults, self.whole["groups"], self.whole["layer_lr_decay"], annotations)
+        super().__init__(groups, defaults)
+        self.state: States = States({})
+        self.unguided: int | None = 0 if self.speaks_of(estimates.VARIANT) else None
+        refuse_idle(self)
+        self._attach()
 
     @property
     def _grammar(self) -> Grammar:
@@ -74,6 +92,9 @@ class ComposedOptimizer(torch.optim.Optimizer):
                 raise InputError(f"{self.name} updates real floating-point parameters, not {parameter.dtype}.")
         for parameter in self.param_groups[-1]["params"]:
             self._numbers[parameter] = len(self._numbers)
+        self._inherit(self.param_groups[-1])
+        if self.fused is not None:
+            self.fused.attach()
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -90,25 +111,90 @@ class ComposedOptimizer(torch.optim.Optimizer):
             The closure's loss, if there is a closure.
 
         Raises:
-            InputError: a gradient is sparse.
+            InputError: a gradient is sparse; `sam_rho` without a closure; `eval()` without `train()` after it.
         """
+        averaging.refuse_resting(self)
         loss = None
-        if closure is not None:
+        if self.whole["sam_rho"] is not None and (closure is not None or self.judged is None):
+            loss = sam.sharpen(self, closure)
+        elif closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._update()
+        if self.fused is not None:
+            self.fused.step()
+        judged, self.judged = self.judged, None
+        with self.judging(judged):
+            self.update([(group, None) for group in self.param_groups])
+        if self.unguided is not None:
+            estimates.remind(self)
         return loss
 
-    def _update(self, only: Tensor | None = None) -> None:
-        """Update all parameters, or one."""
-        batched = [
-            batch
-            for group in self.param_groups
-            for batch in batches(self._grammar, group, self.state, self._numbers, self._amp_scalars, only)
-        ]
+    def perturbed(self) -> AbstractContextManager[Tensor]:
+        """Within it the parameters stand where `sam_rho` puts them: take the gradients anew (`wrappers/sam.py`)."""
+        return sam.perturbed(self)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Within it the parameters hold the weights to evaluate; for most optimizers these are their own."""
+        return averaging.averaged(self)
+
+    def eval(self) -> None:
+        """Put the weights to evaluate into the parameters; `train()` has to follow before the next step."""
+        if self.training_weights is None and self.speaks_of(averaging.VARIANT):
+            self.training_weights = averaging.swap(self)
+
+    def train(self) -> None:
+        """Put the weights that train back, bit for bit."""
+        if self.training_weights is not None:
+            averaging.put_back(self.training_weights)
+            self.training_weights = None
+
+    def take_estimate(self, estimates_: Mapping[Tensor, Tensor]) -> None:
+        """Average estimates of the Hessian's diagonal into the state (`wrappers/estimates.py`)."""
+        estimates.take(self, estimates_)
+
+    def update(
+        self, work: Sequence[tuple[Group, Pairs | None]], variant: str | None = None,
+        state: MutableMapping[Tensor, dict[str, Any]] | None = None,
+    ) -> None:  # fmt: skip
+        """Update parameters; what the wrappers are made of.
+
+        Args:
+            work: param groups, each with which of its parameters to update by which gradients; None takes every one
+                that has a gradient.
+            variant: speak only the stages' variants of this name.
+            state: read and write this in place of the optimizer's own.
+        """
+        held, rest = self.state if state is None else state, (self._numbers, self._amp_scalars)
+        batched: list[Batch] = []
+        for group, pairs in work:
+            if pairs is None and variant is None and state is None:
+                batched += self._roster.batches(self._grammar, group, self.state, *rest)
+            else:
+                batched += batches(self._grammar, group, held, *rest, pairs, variant)
         common = conduct(batched, self.engine)
         if common:
             self._share(common)
+
+    def sentences(self, group: Group) -> tuple[Sentence, Sentence]:
+        """What a group's matrices follow, and what its other parameters do."""
+        return self._grammar.sentences(group)
+
+    def speaks_of(self, variant: str) -> bool:
+        """Whether a stage has a variant of that name."""
+        return any(variants(sentence, variant) for group in self.param_groups for sentence in self.sentences(group))
+
+    @contextmanager
+    def judging(self, measure: Tensor | None) -> Iterator[None]:
+        """Within it nothing changes if the measure is not finite, nor if `found_inf` says so."""
+        said = getattr(self, "found_inf", None)
+        if measure is not None:
+            wrong = (~torch.isfinite(measure)).float()
+            self.found_inf = wrong if said is None else wrong.maximum(said.reshape(()).to(wrong))
+        try:
+            yield
+        finally:
+            if measure is not None:
+                self.found_inf = said
 
     def _share(self, common: Totals) -> None:
         """Write what all parameters share into every group that has it, unless the step is skipped."""
@@ -118,6 +204,15 @@ class ComposedOptimizer(torch.optim.Optimizer):
                     old, (_, skip) = group[name], self._amp_scalars(group[name].device)
                     new = value.to(old.device, old.dtype)
                     group[name] = new if skip is None else old.where(skip, new)
+        for group in self.param_groups:
+            self._inherit(group)
+
+    def _inherit(self, group: Group) -> None:
+        """Give a group that came late, or had no gradient until now, what the parameters of the others share."""
+        for other in self.param_groups:
+            for name, value in other.items():
+                if isinstance(value, Tensor) and name not in self.defaults:
+                    group.setdefault(name, value.clone())
 
     def _check(self, options: Group) -> Group:
         """The options as the signature wants them; they must make a sentence."""
@@ -138,6 +233,26 @@ class ComposedOptimizer(torch.optim.Optimizer):
             None if found is None else (found.reshape(()) != 0).to(device, non_blocking=True),
         )
 
+    def grad_scale_on(self, device: torch.device) -> Tensor | None:
+        """What gradients are multiplied with, on the device; None is 1."""
+        return self._amp_scalars(device)[0]
+
+    def _attach(self) -> None:
+        """Update parameters in the backward pass, if that was asked for."""
+        if not self.whole["fused_backward"]:
+            return
+        if self.whole["sam_rho"] is not None:
+            raise InputError(
+                "uses each gradient at once, but sam_rho takes them twice.", key="fused_backward", value=True,
+                hint="Leave one of them out.",
+            )  # fmt: skip
+        self.fused = FusedBackward(self)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As of torch.optim; after `eval()` with the weights that train."""
+        packed = averaging.pack(self, super().state_dict())
+        return {**packed, "state": {key: dict(value) for key, value in packed["state"].items()}}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a state dict of this class, or of the torch.optim class of the same name.
 
@@ -146,18 +261,24 @@ class ComposedOptimizer(torch.optim.Optimizer):
         """
         refuse_foreign(state_dict, self.param_groups)
         super().load_state_dict(state_dict)
+        restore_types(state_dict, self.param_groups, self.state)
+        self.training_weights = averaging.unpack(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "engine": self.engine, "_numbers": self._numbers}
+        kept = ("engine", "_numbers", "whole", "training_weights", "unguided")
+        return {**super().__getstate__(), **{key: getattr(self, key) for key in kept}, "judged": None, "fused": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._roster, self.state = Roster(), States(self.state)
         self.defaults.pop("differentiable", None)  # torch puts it in
         for group in self.param_groups:
             adopt_group(group, self.defaults)
             for parameter in group["params"]:
                 if parameter in self.state:
                     adopt_state(parameter, self.state[parameter])
+        if "whole" in state:
+            self._attach()  # a copy watches parameters of its own
 
 
 def _check_rate(lr: Any, annotation: Any) -> Any:

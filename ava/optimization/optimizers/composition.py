@@ -180,6 +180,8 @@ def _decays(kind: str) -> Edit:
     word = {"coupled": decay.coupled_decay, "decoupled": decay.decoupled_decay, "cautious": decay.cautious_decay}[kind]
 
     def edit(sentence: Sentence) -> Sentence:
+        if any(kind in w.variants for w in sentence if w.part == "decay"):
+            return tuple(w.variants.get(kind, w) if w.part == "decay" else w for w in sentence)
         rest = tuple(w for w in sentence if w.part != "decay")
         if len(rest) == len(sentence):
             return sentence

@@ -32,7 +32,8 @@ and what reduces them, each over one parameter (all shards of it):
     t.sum(x), t.mean(x)                one number
     t.row_mean(x), t.col_mean(x)       over the columns of each row, over the rows of each column; they broadcast
     t.random(stream)                   numbers in [0, 1) from a counter: the same for the same seed, step and place
-    t.apply(function, x, ...)          a function of whole tensors (a matrix product), which no kernel can print
+    t.apply(function, x, ...)          a function of whole tensors (a matrix product), which no kernel can print; what
+                                       is not of the parameter's shape goes in, and comes out, in a list
 
 A stage whose rule needs a sum over the elements of *all* parameters says `totals=("NAME", ...)`: what an earlier stage
 left in `t.NAME` is that sum by the time the rule runs.
@@ -81,7 +82,7 @@ class Space(Protocol):
         ...
 
     def apply(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """A function of whole tensors."""
+        """A function of whole tensors; those in lists are not shards of the parameter's shape."""
         ...
 
 
@@ -152,6 +153,7 @@ class Slot:
             one for all parameters, kept in the param groups.
         start: its value before the first step: a number, the name of a hyperparameter, or "p", the parameter's value.
         exact: it is never compressed, because what is lost would be lost to the weights.
+        limit: of "left" and "right": the hyperparameter above which the side is left out: no elements are kept.
     """
 
     name: str
@@ -159,6 +161,7 @@ class Slot:
     shape: Shape = "full"
     start: float | str = 0.0
     exact: bool = False
+    limit: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,6 +233,12 @@ def own_slots(sentence: Sentence) -> tuple[Slot, ...]:
 def common_slots(sentence: Sentence) -> tuple[Slot, ...]:
     """The slots that all parameters share."""
     return tuple(slot for slot in slots_of(sentence) if slot.shape == "optimizer")
+
+
+@functools.cache
+def variants(sentence: Sentence, name: str) -> Sentence:
+    """The variants of that name that a sentence's stages have, a sentence of their own; empty if none has one."""
+    return tuple(word.variants[name] for word in sentence if name in word.variants)
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -37,6 +37,7 @@ class Batch:
         common: slots that all parameters share, 0-dim.
         grad_scale: what the gradients are multiplied with, on their device, or None.
         skip: 0-dim bool on the device; where true, nothing may change. None is never.
+        memo: what an engine keeps for the next step, which may come with the same batch and new gradients.
     """
 
     sentence: Sentence
@@ -48,6 +49,7 @@ class Batch:
     common: Totals
     grad_scale: Tensor | None
     skip: Tensor | None
+    memo: dict[Any, Any] = field(default_factory=dict)
 
 
 class Engine(Protocol):
@@ -64,6 +66,7 @@ def localise(batch: Batch) -> Batch:
         return batch
     return replace(
         batch,
+        memo={},
         numbers=[shard_number(p, number) for p, number in zip(batch.parameters, batch.numbers, strict=True)],
         parameters=[local(parameter) for parameter in batch.parameters],
         gradients=[local(gradient) for gradient in batch.gradients],

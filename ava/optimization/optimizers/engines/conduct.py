@@ -7,16 +7,23 @@ from typing import Literal
 
 import torch
 
+from ava.errors import InputError
 from ava.optimization.optimizers.engines import fused, reference
 from ava.optimization.optimizers.engines.batch import Batch, Conversation, Engine, Totals
 from ava.optimization.optimizers.engines.native import engine as native
 
 
 def engine_for(batch: Batch, choice: Literal["auto", "reference"]) -> Engine:
-    """The fastest engine that runs the batch."""
-    if choice == "reference":
-        return reference
-    return next((engine for engine in (native, fused) if engine.fits(batch)), reference)
+    """The fastest engine that runs the batch.
+
+    Raises:
+        InputError: a gradient is sparse.
+    """
+    if choice == "auto" and native.fits(batch):
+        return native
+    if any(gradient.layout is not torch.strided for gradient in batch.gradients):
+        raise InputError("optimizers here need dense gradients.", hint="Build the embedding with sparse=False.")
+    return fused if choice == "auto" and fused.fits(batch) else reference
 
 
 def conduct(batches: Iterable[Batch], choice: Literal["auto", "reference"]) -> Totals:

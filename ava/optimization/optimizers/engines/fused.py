@@ -29,6 +29,7 @@ def fits(batch: Batch) -> bool:
         and batch.parameters[0].device.type in DEVICES
         and batch.group["state"] == "dense"
         and not batch.group["stochastic_rounding"]
+        and _is_walked_alike(localise(batch))
     )
 
 
@@ -37,6 +38,19 @@ def run(batch: Batch) -> None:
     found_inf = None if batch.skip is None else batch.skip.to(torch.float32)
     scale = None if batch.grad_scale is None else batch.grad_scale.to(torch.float32)
     KERNELS[batch.sentence](localise(batch), scale, found_inf)
+
+
+def _is_walked_alike(batch: Batch) -> bool:
+    """Whether an element has the same place in all of a parameter's tensors: torch's kernels walk over raw memory."""
+    return all(
+        _is_without_gaps(p) and all(p.stride() == x.stride() for x in (g, *state.values()) if x.shape == p.shape)
+        for p, g, state in zip(batch.parameters, batch.gradients, batch.states, strict=True)
+    )
+
+
+def _is_without_gaps(x: Tensor) -> bool:
+    reach = sum((n - 1) * step for n, step in zip(x.shape, x.stride(), strict=True)) + 1
+    return x.is_contiguous() or reach == x.numel()
 
 
 def _adam(batch: Batch, scale: Tensor | None, found_inf: Tensor | None) -> None:

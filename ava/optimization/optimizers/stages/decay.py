@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ava.optimization.optimizers.arithmetic import where
 from ava.optimization.optimizers.sentence import Hyperparameters, Operands, stage
 
 
@@ -23,4 +24,4 @@ def cautious_decay(t: Operands, h: Hyperparameters) -> None:
 
     Chen et al. 2025, https://arxiv.org/abs/2510.12402.
     """
-    t.p = t.p - (t.lr * h.weight_decay) * (t.u * t.p > 0) * t.p
+    t.p = t.p - where(t.u * t.p > 0, (t.lr * h.weight_decay) * t.p, 0.0)

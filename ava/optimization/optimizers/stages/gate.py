@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ava.optimization.optimizers.arithmetic import absolute, maximum, sign
+from ava.optimization.optimizers.arithmetic import absolute, maximum, sign, where
 from ava.optimization.optimizers.sentence import Hyperparameters, Operands, stage
 
 
@@ -12,8 +12,8 @@ def cautious(t: Operands, h: Hyperparameters) -> None:
 
     Liang et al. 2024, https://arxiv.org/abs/2411.16085.
     """
-    agrees = 1.0 * (t.u * t.g > 0)
-    t.u = t.u * agrees / maximum(t.mean(agrees), 1e-3)
+    agrees = t.u * t.g > 0
+    t.u = where(agrees, t.u, 0.0) / maximum(t.mean(agrees), 1e-3)
 
 
 @stage("gate")

@@ -26,31 +26,48 @@ from ava.optimization.optimizers.storage.choice import SMALLEST_INT8, counts_ste
 
 def fits(batch: Batch) -> bool:
     """Whether the batch's tensors are plain memory of a processor, and its sentence has a kernel."""
-    first = batch.parameters[0]
-    if first.device.type != "cpu" or str(first.dtype) not in C_TYPES:
-        return False
-    kernel = kernel_of(batch, is_small=True)
-    if kernel is None or (hasattr(first, "to_local") and not kernel.is_elementwise):
-        return False
-    part = localise(batch)
-    return all(map(_is_plain, part.parameters, part.gradients, part.states))
+    key = ("native", batch.grad_scale is not None)
+    is_whole = not hasattr(batch.parameters[0], "to_local")  # a shard's local tensor is a new one each time
+    jobs: list[Job] | None = batch.memo.get(key) if is_whole else None
+    if jobs is None or not all(job.refresh(batch) for job in jobs):
+        jobs = _bind(batch)
+        batch.memo[key] = jobs
+    batch.memo["native"] = jobs
+    return jobs is not None
 
 
 def run(batch: Batch) -> Conversation | None:
     """One update of every parameter of the batch."""
-    if batch.skip is not None and batch.skip.item():
+    jobs: list[Job] = batch.memo["native"]
+    if batch.skip is not None and batch.skip.numpy():
         return None
-    jobs = [Job(_kernel(part), part) for part in _by_size(localise(batch))]
     if jobs[0].kernel.layout.totals:
         return _converse(jobs, batch)
     for job in jobs:
-        job.run(0, job.kernel.last_pass, {})
+        job.run(0, job.kernel.end, {})
     return None
+
+
+def _bind(batch: Batch) -> list[Job] | None:
+    """The kernels' tables for the batch, or None where it has no kernel."""
+    first = batch.parameters[0]
+    if first.device.type != "cpu" or str(first.dtype) not in C_TYPES:
+        return None
+    kernel = kernel_of(batch, is_small=True)
+    if kernel is None or (hasattr(first, "to_local") and not kernel.is_elementwise):
+        return None
+    part = localise(batch)
+    if any(gradient.layout is not torch.strided for gradient in part.gradients) or not all(
+        map(_is_plain, part.parameters, part.gradients, part.states)
+    ):
+        return None
+    return [Job(_kernel(batch, part.parameters[places[0]]), part, places) for places in _by_size(part)]
 
 
 def _converse(jobs: list[Job], batch: Batch) -> Conversation:
     """Run as far as the next sum over all parameters, tell this batch's part, hear the whole."""
-    layout, known, first = jobs[0].kernel.layout, {}, 0
+    layout, first = jobs[0].kernel.layout, 0
+    known: dict[str, float] = {}
     for stop in layout.breaks:
         parts = [job.run(first, stop, known) for job in jobs]
         names = [name for name, node in layout.graph.totals.items() if node.level == stop]
@@ -59,7 +76,7 @@ def _converse(jobs: list[Job], batch: Batch) -> Conversation:
         known |= {name: value.item() for name, value in heard.items()}
         first = stop + 1
     for job in jobs:
-        job.run(first, job.kernel.last_pass, known)
+        job.run(first, job.kernel.end, known)
     new = jobs[0].common()
     return {slot.name: torch.tensor(new[slot.name], dtype=torch.float64) for slot in common_slots(batch.sentence)}
 
@@ -74,27 +91,17 @@ def _is_plain(parameter: Tensor, gradient: Tensor, state: dict[str, Tensor]) -> 
     )
 
 
-def _by_size(batch: Batch) -> list[Batch]:
-    """What 8 bits store, and what is too small for it."""
+def _by_size(batch: Batch) -> list[list[int]]:
+    """Places of what 8 bits store, and of what is too small for it."""
+    everyone = range(len(batch.parameters))
     if batch.group["state"] != "int8":
-        return [batch]
+        return [list(everyone)]
     large = [p.numel() >= SMALLEST_INT8 for p in batch.parameters]
-    if all(large) or not any(large):
-        return [batch]
-    return [_chosen(batch, [i for i, is_large in enumerate(large) if is_large == which]) for which in (True, False)]
+    return [places for which in (True, False) if (places := [i for i in everyone if large[i] is which])]
 
 
-def _chosen(batch: Batch, indices: list[int]) -> Batch:
-    from dataclasses import replace
-
-    return replace(
-        batch, parameters=[batch.parameters[i] for i in indices], gradients=[batch.gradients[i] for i in indices],
-        states=[batch.states[i] for i in indices], numbers=[batch.numbers[i] for i in indices],
-    )  # fmt: skip
-
-
-def _kernel(batch: Batch) -> Kernel:
-    kernel = kernel_of(batch, is_small=batch.parameters[0].numel() < SMALLEST_INT8)
+def _kernel(batch: Batch, parameter: Tensor) -> Kernel:
+    kernel = kernel_of(batch, is_small=parameter.numel() < SMALLEST_INT8)
     if kernel is None:
         raise RuntimeError("a batch that fits has a kernel")
     return kernel
@@ -105,7 +112,7 @@ def kernel_of(batch: Batch, *, is_small: bool) -> Kernel | None:
     group = batch.group
     rounds = bool(group["stochastic_rounding"]) and batch.parameters[0].dtype.itemsize == 2
     key = (batch.sentence, group["state"], batch.parameters[0].dtype, batch.grad_scale is not None, rounds,
-           is_small and group["state"] == "int8")  # fmt: skip
+           is_small and group["state"] == "int8", counts_steps(batch.sentence, group))  # fmt: skip
     if key not in _KERNELS:
         _KERNELS[key] = _make(group, *key)
     return _KERNELS[key]
@@ -116,14 +123,11 @@ _KERNELS: dict[tuple[Any, ...], Kernel | None] = {}
 
 def _make(
     group: dict[str, Any], sentence: Sentence, state: str, dtype: torch.dtype, is_scaled: bool, rounds: bool,
-    is_small: bool,
+    is_small: bool, counts: bool,
 ) -> Kernel | None:  # fmt: skip
     try:
         graph = record(sentence, group, is_scaled)
-        layout = lay_out(
-            graph, sentence, state, dtype, is_small=is_small, rounds_at_random=rounds,
-            counts=counts_steps(sentence, group),
-        )  # fmt: skip
+        layout = lay_out(graph, sentence, state, dtype, is_small=is_small, rounds_at_random=rounds, counts=counts)
         return Kernel(layout, load(print_kernel(layout)))
     except Untraceable:
         return None

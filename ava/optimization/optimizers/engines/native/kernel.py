@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import resources
 
 from ava.optimization.optimizers.engines.native.graph import Node
-from ava.optimization.optimizers.engines.native.layout import ITEM_COLUMNS, TENSOR_COLUMNS, Layout
+from ava.optimization.optimizers.engines.native.layout import FIRST_UNIFORMS, ITEM_COLUMNS, TENSOR_COLUMNS, Layout
 from ava.optimization.optimizers.engines.native.naming import SIGNATURE, Names
 from ava.optimization.optimizers.engines.native.printing import expression
 from ava.optimization.optimizers.engines.native.walk import walk
@@ -31,19 +31,23 @@ _RUN = """
 extern "C" void run(
     i64 first, i64 last, i64 threads, i64 seed, const i64* table, const i64* items, i64 num_waves, const i64* waves,
     const double* h, double* common, double* totals, double* S) {
+  if (first == 0 && num_waves) shared_uniforms(table, S, h, common, totals);
   #pragma omp parallel num_threads(threads) if (threads > 1)
   for (i64 w = 0; w < num_waves; ++w) {
     const i64* wave = waves + 4 * w;
-    for (i64 k = first; k <= last; ++k) {
+    for (i64 k = first; k <= last && k <= LAST_PASS; ++k) {
       #pragma omp for schedule(static)
-      for (i64 i = wave[0]; i < wave[1]; ++i) between(k, table + i * WIDTH, items, S, h, common, totals, seed);
+      for (i64 i = wave[0]; i < wave[1]; ++i) {
+        if (i + 8 < wave[1] && table[(i + 8) * WIDTH + STEP]) __builtin_prefetch((void*)table[(i + 8) * WIDTH + STEP]);
+        between(k, table + i * WIDTH, items, S, h, common, totals, seed);
+      }
       #pragma omp for schedule(dynamic)
       for (i64 i = wave[2]; i < wave[3]; ++i) {
         const i64* item = items + i * ITEM_WIDTH;
         walk(k, table + item[TENSOR] * WIDTH, item, S, h, common, totals, seed);
       }
     }
-    if (last == LAST_PASS) {
+    if (last > LAST_PASS) {
       #pragma omp for schedule(static)
       for (i64 i = wave[0]; i < wave[1]; ++i) {
         const i64* t = table + i * WIDTH;
@@ -62,11 +66,12 @@ def print_kernel(layout: Layout) -> str:
     names, passes = Names(layout), range(len(layout.schedule.passes))
     prelude = resources.files(__package__).joinpath("prelude.hpp").read_text(encoding="utf-8")
     columns = [f"enum {{ {', '.join(TENSOR_COLUMNS)}, WIDTH = {layout.width} }};"]
-    columns += [f"enum {{ {', '.join(ITEM_COLUMNS)}, ITEM_WIDTH }};", f"static const i64 LAST_PASS = {passes[-1]};"]
+    columns += [f"enum {{ {', '.join(ITEM_COLUMNS)}, ITEM_WIDTH }};"]
+    columns += [f"static const i64 LAST_PASS = {passes[-1]}, FIRST_UNIFORMS = {FIRST_UNIFORMS};"]
     types = [f"typedef {layout.number} T;", f"typedef {layout.storage} D;"]
     body = [
         *(walk(layout, names, number) for number in passes), _switch("walk", "walk", "const i64* item", len(passes)),
-        *(_between(layout, names, level) for level in range(len(layout.schedule.between))),
+        _shared(layout, names), *(_between(layout, names, level) for level in range(len(layout.schedule.between))),
         _switch("between", "between", "const i64* items", len(layout.schedule.between)),
         _FINISH, _finish(layout, names), _collect(layout, names),
     ]  # fmt: skip
@@ -79,11 +84,27 @@ def _switch(name: str, target: str, argument: str, count: int) -> str:
     return f"static void {name}(i64 k, const i64* t, {argument}, {SIGNATURE}) {{ {cases} }}"
 
 
+def _shared(layout: Layout, names: Names) -> str:
+    """The uniforms that follow from the step and the hyperparameters alone: worked out once for all parameters."""
+    lines = ["static void shared_uniforms(const i64* t, double* S, const double* h, double* common, double* totals) {"]
+    lines += [names.step(), "S[0] = step;"]
+    lines += [line for node in layout.shared for line in _small(layout, names, node)]
+    # The first parameter's own places hold them, as its `between` would leave them.
+    return "\n  ".join(lines) + "\n}"
+
+
 def _between(layout: Layout, names: Names, level: int) -> str:
     """What is uniform, a row or a column, before pass number `level`."""
     lines = [f"static void between_{level}(const i64* t, const i64* items, {SIGNATURE}) {{", names.step()]
-    for node in layout.schedule.between[level]:
-        if node in layout.places:
+    kept = [node for node in layout.schedule.between[level] if node in layout.places]
+    shared = [node for node in kept if node in layout.shared]
+    if shared:
+        # Powers of the step cost more than the rest of a small tensor: who is at the same step takes the first one's.
+        copies = " ".join(f"{names.small(n, 'i')} = S[FIRST_UNIFORMS + {layout.places[n]}];" for n in shared)
+        lines += ["if (step == S[0]) {", copies, "} else {"]
+        lines += [line for node in shared for line in _small(layout, names, node)] + ["}"]
+    for node in kept:
+        if node not in layout.shared:
             lines += _small(layout, names, node)
     return "\n  ".join(lines) + "\n}"
 
@@ -101,7 +122,7 @@ def _small(layout: Layout, names: Names, node: Node) -> list[str]:
 
 def _reduction(layout: Layout, names: Names, node: Node, target: str, loop: str) -> list[str]:
     (argument,) = node.args
-    share = {"row_mean": " / (double)t[COLS]", "col_mean": " / (double)t[ROWS]", "sum": ""}[node.op]
+    share = {"row_mean": " / (double)t[COLS]", "col_mean": " / at_least_1(t[ROWS])", "sum": ""}[node.op]
     if argument.extent != "element":
         index = {"row": "ROWS", "column": "COLS"}[argument.extent]
         over = f"for (i64 i = 0; i < t[{index}]; ++i) sum += {names.small(argument, 'i')};"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 
 import torch
 
 from ava.optimization.optimizers.engines.native.graph import Graph, Node
-from ava.optimization.optimizers.engines.native.passes import Schedule, schedule
+from ava.optimization.optimizers.engines.native.passes import REDUCTIONS, Schedule, schedule
 from ava.optimization.optimizers.engines.native.storage import C_TYPES, Store
-from ava.optimization.optimizers.sentence import own_slots
+from ava.optimization.optimizers.sentence import Sentence, own_slots
 from ava.optimization.optimizers.storage.choice import codec_name
 
 TENSOR_COLUMNS = (
@@ -19,6 +20,9 @@ TENSOR_COLUMNS = (
 """One row a parameter; the parts of its slots follow."""
 ITEM_COLUMNS = ("TENSOR", "BEGIN", "END", "SUMS", "ROW_SUMS", "COL_SUMS", "SQUARE_ROWS", "SQUARE_COL_SUMS")
 """One row a piece of a parameter that a thread walks over; the last five are places in the scratch memory."""
+
+FIRST_UNIFORMS = 8
+"""Where the first parameter's uniforms stand in the scratch memory, behind its step in place 0."""
 
 
 @dataclass
@@ -87,6 +91,16 @@ class Layout:
         """Slots whose row and column sums are gathered as they are written."""
         return sum(store.codec == "factored" for store in self.stores.values())
 
+    @functools.cached_property
+    def shared(self) -> list[Node]:
+        """Kept uniforms that follow from the step and the hyperparameters alone, in order."""
+        found: dict[Node, bool] = {}
+        for node in (node for level in self.schedule.between for node in level):
+            inside = node.op == "constant" or (node.op == "input" and (node.name[:2] == "h." or node.name == "step"))
+            made = bool(node.args) and node.op not in REDUCTIONS and all(found.get(a, False) for a in node.args)
+            found[node] = node.extent == "uniform" and (inside or made)
+        return [node for node, is_shared in found.items() if is_shared and node in self.places]
+
     @property
     def draws(self) -> bool:
         """Whether an element's place chooses random bits."""
@@ -100,7 +114,7 @@ class Layout:
 
 
 def lay_out(
-    graph: Graph, sentence: tuple[object, ...], state: str, dtype: torch.dtype, *, is_small: bool,
+    graph: Graph, sentence: Sentence, state: str, dtype: torch.dtype, *, is_small: bool,
     rounds_at_random: bool, counts: bool,
 ) -> Layout:  # fmt: skip
     """Decide where everything is.
@@ -115,7 +129,7 @@ def lay_out(
         counts: whether parameters count their updates.
     """
     column, stores, small = len(TENSOR_COLUMNS), {}, {}
-    for place, slot in enumerate(own_slots(sentence)):  # type: ignore[arg-type]
+    for place, slot in enumerate(own_slots(sentence)):
         if slot.shape == "full":
             stores[slot.name] = Store(slot, codec_name(slot, state, is_small=is_small), column, place)
             column += len(stores[slot.name].parts)

@@ -60,7 +60,7 @@ def schedule(graph: Graph, dense: Iterable[str]) -> Schedule:
     elements = {name: node for name, node in graph.outputs.items() if node.extent == "element" or name == "p"}
     results = {name: node for name, node in graph.outputs.items() if name not in elements}
     last = max([node.level for node in elements.values()] + [node.level - 1 for node in sums])
-    writes = {name: last for name in elements}
+    writes = dict.fromkeys(elements, last)
     for name in dense:
         if name in elements:
             _write_early(name, elements, sums, writes, last)

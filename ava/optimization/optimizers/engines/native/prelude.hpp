@@ -68,6 +68,7 @@ template <class T> static inline void put_at_random(fp16* p, i64 i, T x, u32 noi
 template <class T> static inline T sign_of(T x) { return (T)(x > 0) - (T)(x < 0); }
 template <class T> static inline T larger(T x, T y) { return x < y ? y : x; }   // a NaN in x stays
 template <class T> static inline T smaller(T x, T y) { return x > y ? y : x; }
+static inline double at_least_1(i64 n) { return n > 1 ? (double)n : 1.0; }
 static inline double mod_of(double x, double y) { return x - std::floor(x / y) * y; }
 
 // An arc tangent that vectorises: a Chebyshev interpolant of atan(z) / z in z^2 on [0, 1], within 1e-8.

@@ -61,7 +61,7 @@ class Store:
         if self.is_factored:
             return []
         lines = [f"{self.parts[0][1]}* __restrict s_{name} = {self.pointer()};"]
-        return lines + [f"float* scale_{name} = {self.pointer(1)};"] if self.codec == "int8" else lines
+        return [*lines, f"float* scale_{name} = {self.pointer(1)};"] if self.codec == "int8" else lines
 
     def read(self) -> str:
         """The expression of an element's value; a factored slot's stands in a buffer."""
@@ -94,6 +94,6 @@ class Store:
         return " ".join(lines)
 
     def encode(self, buffer: str) -> str:
-        """Statements that gather a factored slot's sums, which are stored when the pass is over, and store its signs."""
+        """Statements that store a factored slot's signs, and gather its sums for after the pass."""
         sums = f"add_factored<T>(rows_{self.place}, cols_{self.place}, {buffer}, square_first, t[SQUARE_COLS], b, n);"
         return sums + (f" store_signs<T>({self.pointer(2)}, {buffer}, b, n);" if self.slot.signed else "")

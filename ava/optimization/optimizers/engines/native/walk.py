@@ -1,11 +1,11 @@
 """One pass over one piece of a parameter, as C++: block by block decode, compute, encode.
 
-    for each block
-      fill the buffers: factored slots, rows and columns spread over their elements
-      for each element (one vectorised loop)
-        read, compute, add to the sums, write; 8-bit slots and row and column sums go to buffers
-      for each element, where there are 8-bit slots: encode them with the block's scale
-      empty the buffers into row and column sums
+for each block
+fill the buffers: factored slots, rows and columns spread over their elements
+for each element (one vectorised loop)
+read, compute, add to the sums, write; 8-bit slots and row and column sums go to buffers
+for each element, where there are 8-bit slots: encode them with the block's scale
+empty the buffers into row and column sums
 """
 
 from __future__ import annotations
@@ -194,7 +194,14 @@ class _Walk:
         if self.scaled:
             draws = [f"const u32 draw_{s} = draw_at(key_{s}, i);" for s in sorted({x.place // 2 for x in self.scaled})]
             encoded = [store.write_late(f"out_{k}") for k, store in enumerate(self.scaled)]
-            lines += ["#pragma omp simd", "for (i64 j = 0; j < n; ++j) {", "const i64 i = b + j;", *draws, *encoded, "}"]
+            lines += [
+                "#pragma omp simd",
+                "for (i64 j = 0; j < n; ++j) {",
+                "const i64 i = b + j;",
+                *draws,
+                *encoded,
+                "}",
+            ]
         return lines + [statement.replace("BUFFER", f"out_{k}") for k, (_, statement) in enumerate(self.later)]
 
 
