@@ -18,10 +18,11 @@ ava COMMAND
   ava list [SORT]         what can be chosen, with every option; SORT: {", ".join(REGISTRIES)}
   ava bench loop          what the training loop costs beside a bare PyTorch loop
   ava bench optimizers    what a step of each optimizer costs over torch's fused AdamW, beside other libraries
+  ava bench convergence   what every optimizer's defaults reach, over what AdamW's do
   ava --version           the version
 """
 _COMMANDS = ("train", "list", "bench")
-_MEASUREMENTS = ("loop", "optimizers")
+_MEASUREMENTS = ("loop", "optimizers", "convergence")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

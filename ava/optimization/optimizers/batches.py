@@ -24,6 +24,7 @@ from ava.optimization.optimizers.sentence import (
     variants,
 )  # fmt: skip
 from ava.optimization.optimizers.storage.choice import codec_of, counts_steps
+from ava.optimization.optimizers.storage.codec import Codec
 from ava.registry import optimizer
 
 Group = dict[str, Any]
@@ -134,13 +135,29 @@ def begin(sentence: Sentence, group: Group, parameter: Tensor, state: dict[str, 
     for slot in slots:
         codec = codec_of(slot, group["state"], local(parameter))
         if not all(key in state for key in codec.keys(slot)):
-            whole = _start(slot, group, parameter)
-            value = local(whole)
-            zeros = functools.partial(torch.zeros_like, value, dtype=torch.int64)
-            for key, part in codec.encode(value, slot, zeros).items():
-                # What is stored as one tensor of the parameter's shape is sharded as the parameter is.
-                alike = value is not whole and codec.keys(slot) == (slot.name,)
-                state[key] = _sharded_like(whole, part) if alike else part.contiguous() if value is not whole else part
+            state.update(stored(codec, slot, _start(slot, group, parameter), _zeros))
+
+
+def stored(codec: Codec, slot: Slot, whole: Tensor, bits: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """The parts that store a slot's value for the first time.
+
+    Args:
+        codec: how.
+        slot: what.
+        whole: its value, sharded if the parameter is.
+        bits: value -> the bits it is rounded with.
+    """
+    value = local(whole)
+    is_shard = value is not whole
+    parts = codec.encode(value, slot, functools.partial(bits, value))
+    # What is stored as one tensor of the parameter's shape is sharded as the parameter is.
+    if is_shard and codec.keys(slot) == (slot.name,):
+        return {key: _sharded_like(whole, part) for key, part in parts.items()}
+    return {key: part.contiguous() if is_shard else part for key, part in parts.items()}
+
+
+def _zeros(value: Tensor) -> Tensor:
+    return torch.zeros_like(value, dtype=torch.int64)
 
 
 def _sharded_like(whole: Any, part: Tensor) -> Tensor:

@@ -23,10 +23,10 @@ from ava.optimization.optimizers.batches import OF_THE_WHOLE, Grammar, Pairs, ba
 from ava.optimization.optimizers.engines.batch import Batch, Totals
 from ava.optimization.optimizers.engines.conduct import conduct
 from ava.optimization.optimizers.idle import refuse_idle
-from ava.optimization.optimizers.loading import adopt_group, adopt_state, refuse_foreign, restore_types
+from ava.optimization.optimizers.loading import adopt_group, adopt_state, refuse_foreign, restore
 from ava.optimization.optimizers.parameter_groups import expand
 from ava.optimization.optimizers.roster import Roster
-from ava.optimization.optimizers.sentence import ByShape, Sentence, Words, variants
+from ava.optimization.optimizers.sentence import ByShape, Sentence, Slot, Words, own_slots, variants
 from ava.optimization.optimizers.watched import States
 from ava.optimization.optimizers.wrappers import averaging, estimates, sam
 from ava.optimization.optimizers.wrappers.fused_backward import FusedBackward
@@ -259,10 +259,15 @@ class ComposedOptimizer(torch.optim.Optimizer):
         Raises:
             InputError: the file's options or shapes are not this optimizer's.
         """
-        refuse_foreign(state_dict, self.param_groups)
+        refuse_foreign(state_dict, self.param_groups, self._slots)
         super().load_state_dict(state_dict)
-        restore_types(state_dict, self.param_groups, self.state)
+        restore(state_dict, self.param_groups, self.state, self._slots)
         self.training_weights = averaging.unpack(self)
+
+    def _slots(self, group: Group, parameter: Tensor) -> tuple[Slot, ...]:
+        """The state that a parameter of a group keeps."""
+        matrices, others = self.sentences(group)
+        return own_slots(matrices if parameter.ndim >= 2 else others)
 
     def __getstate__(self) -> dict[str, Any]:
         kept = ("engine", "_numbers", "whole", "training_weights", "unguided")

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from ava.errors import InputError
-from ava.optimization.optimizers.engines.batch import local
+from ava.optimization.optimizers.batches import stored
+from ava.optimization.optimizers.engines.batch import compute_dtype, local
+from ava.optimization.optimizers.sentence import Slot
+from ava.optimization.optimizers.storage.choice import CODECS, codec_of
 from ava.optimization.optimizers.storage.factored import square_shape
 from ava.optimization.optimizers.storage.int8 import BLOCK
+
+Group: TypeAlias = dict[str, Any]
+SlotsOf: TypeAlias = Callable[[Group, Tensor], Sequence[Slot]]
 
 IMPLEMENTATION = ("foreach", "fused", "capturable", "decoupled_weight_decay", "differentiable", "maximize", "amsgrad")
 """torch.optim's group entries that choose an implementation, or a rule that no sentence here has."""
@@ -24,12 +30,13 @@ SIDES = frozenset({"left", "right", "left_basis", "right_basis"})
 """Slots that belong to the parameter's rows or columns: a square matrix each, in the engine's own type."""
 
 
-def refuse_foreign(state_dict: Mapping[str, Any], groups: list[dict[str, Any]]) -> None:
+def refuse_foreign(state_dict: Mapping[str, Any], groups: list[Group], slots: SlotsOf) -> None:
     """Check that a state dict can be continued from.
 
     Args:
         state_dict: what is to be loaded.
         groups: the optimizer's own param groups.
+        slots: param group and parameter -> the state that the parameter keeps.
 
     Raises:
         InputError: it was written with another rule, or for parameters of other shapes.
@@ -40,15 +47,24 @@ def refuse_foreign(state_dict: Mapping[str, Any], groups: list[dict[str, Any]]) 
             if group.get(key):
                 raise InputError(f"the state was written with {key}=True, which this optimizer does not do.")
     ids = chain.from_iterable(group["params"] for group in saved)
-    parameters = chain.from_iterable(group["params"] for group in groups)
-    for key, parameter in zip(ids, parameters, strict=False):
+    for key, (group, parameter) in zip(ids, _owned(groups), strict=False):
+        full = {slot.name for slot in slots(group, parameter) if slot.shape == "full"}
         for name, value in state_dict["state"].get(key, {}).items():
-            if isinstance(value, Tensor) and value.dim() and not _fits(name, value.shape, parameter):
+            if not isinstance(value, Tensor) or name == "step":
+                continue
+            is_full = RENAMED.get(name, name) in full
+            may_be_one = not value.dim() and "." not in name
+            fits = value.shape == parameter.shape if is_full else may_be_one or _fits(name, value.shape, parameter)
+            if not fits:
                 raise InputError(
                     f"state {name!r} of parameter {key} has the shape {tuple(value.shape)}, "
                     f"the parameter {tuple(parameter.shape)}.",
                     hint="Load the state into an optimizer of the same model.",
                 )
+
+
+def _owned(groups: list[Group]) -> Iterator[tuple[Group, Tensor]]:
+    return ((group, parameter) for group in groups for parameter in group["params"])
 
 
 def _fits(name: str, shape: torch.Size, parameter: Tensor) -> bool:
@@ -65,26 +81,45 @@ def _fits(name: str, shape: torch.Size, parameter: Tensor) -> bool:
     return len(shape) == parameter.dim() and all(n in (1, m) for n, m in zip(shape, parameter.shape, strict=True))
 
 
-def restore_types(
-    state_dict: Mapping[str, Any], groups: list[dict[str, Any]], state: Mapping[Tensor, dict[str, Any]]
+def restore(
+    state_dict: Mapping[str, Any], groups: list[Group], state: MutableMapping[Tensor, Group], slots: SlotsOf
 ) -> None:
     """Undo torch's cast of loaded state to the parameter's type, for what has a type of its own: codes, bits, factors.
 
+    What the file holds whole and the group compresses, as after torch.optim, is compressed: to the nearest code.
+
     Args:
         state_dict: what was loaded.
-        groups: the optimizer's own param groups.
+        groups: the optimizer's own param groups, as the file left them.
         state: the optimizer's own state.
+        slots: param group and parameter -> the state that the parameter keeps.
     """
     ids = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
-    owned = ((parameter, group["state"]) for group in groups for parameter in group["params"])
-    for key, (parameter, storage) in zip(ids, owned, strict=True):
-        for name, value in state_dict["state"].get(key, {}).items():
-            if not isinstance(value, Tensor) or name == "step" or name not in state[parameter]:
-                continue
-            is_rounded = storage == "bf16" and value.dtype == torch.bfloat16
-            is_side = name in SIDES  # of a square parameter, in its shape by chance
-            if is_side or value.shape != parameter.shape or not value.is_floating_point() or is_rounded:
-                state[parameter][name] = value.detach().clone().to(parameter.device)
+    for key, (group, parameter) in zip(ids, _owned(groups), strict=True):
+        own, read = state.get(parameter, {}), state_dict["state"].get(key, {})
+        if not own:
+            continue
+        read = {RENAMED.get(name, name): value for name, value in read.items() if isinstance(value, Tensor)}
+        for slot in slots(group, parameter):
+            codec = codec_of(slot, group["state"], local(parameter))
+            keys = codec.keys(slot)
+            if not all(name in read for name in keys) or (codec.draws and _is_whole(read[slot.name])):
+                if slot.name in read and slot.shape == "full":
+                    whole = own.pop(slot.name)  # of the parameter's type and device by now
+                    own.update(stored(codec, slot, whole, _half))
+            elif slot.shape != "full" or codec is not CODECS["dense"]:
+                wide = compute_dtype(local(parameter)) if slot.shape != "full" else None
+                own.update({name: read[name].detach().clone().to(parameter.device, wide) for name in keys})
+
+
+def _is_whole(value: Tensor) -> bool:
+    """Whether state is plain numbers, not what a codec has made of them."""
+    return value.is_floating_point() and value.dtype is not torch.bfloat16
+
+
+def _half(value: Tensor) -> Tensor:
+    """Bits that round to nearest."""
+    return torch.full_like(value, 0x8000, dtype=torch.int64)
 
 
 def adopt_group(group: dict[str, Any], defaults: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from ava.registry import Decay, NonNegativeFloat, PositiveFloat, optimizer
 
 @optimizer(title="RAdam")
 def radam(
-    lr: PositiveFloat = 1e-3,
+    lr: PositiveFloat = 3e-3,
     betas: tuple[Decay, Decay] = (0.9, 0.999),
     eps: NonNegativeFloat = 1e-8,
     weight_decay: NonNegativeFloat = 0.0,
@@ -27,7 +27,7 @@ def radam(
     torch.optim and the authors' code this does above 5, and eps stands beside the uncorrected root.
 
     Args:
-        lr: learning rate; the first steps (5 of the default betas) are undivided and as long as the gradient.
+        lr: learning rate, up to three times Adam's; the first steps (5 of the default betas) are undivided and as long as the gradient.
         betas: decay of the mean and of the mean square of the gradient.
         eps: keeps the division from zero.
         weight_decay: decay, as part of the gradient.

@@ -12,7 +12,7 @@ from ava.registry import Decay, NonNegativeFloat, PositiveFloat, optimizer
 
 @optimizer(title="Ranger", defaults={"lookahead": 6, "centralise": True})
 def ranger(
-    lr: PositiveFloat = 1e-3,
+    lr: PositiveFloat = 1e-2,
     betas: tuple[Decay, Decay] = (0.95, 0.999),
     eps: NonNegativeFloat = 1e-5,
     weight_decay: NonNegativeFloat = 0.0,
@@ -30,7 +30,7 @@ def ranger(
     this; the author's code descends. Of its two orders of the decay this is the first: beside the step, not in it.
 
     Args:
-        lr: learning rate.
+        lr: learning rate; 3 to 10 times Adam's.
         betas: decay of the mean and of the mean square of the gradient.
         eps: keeps the division from zero.
         weight_decay: decay per unit of learning rate.

@@ -12,7 +12,7 @@ from ava.registry import Decay, NonNegativeFloat, PositiveFloat, optimizer
 
 @optimizer(title="RMSprop")
 def rmsprop(
-    lr: PositiveFloat = 1e-2,
+    lr: PositiveFloat = 1e-3,
     alpha: Decay = 0.99,
     eps: NonNegativeFloat = 1e-8,
     weight_decay: NonNegativeFloat = 0.0,

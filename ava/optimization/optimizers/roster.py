@@ -52,6 +52,11 @@ def _with_gradients(parameters: list[Tensor]) -> tuple[list[Tensor], list[Tensor
     return (parameters, gradients) if all(has) else (list(compress(parameters, has)), list(compress(gradients, has)))
 
 
+def _storage(group: dict[str, Any]) -> tuple[Any, ...]:
+    """The options that no stage speaks of, but what is stored depends on."""
+    return group["state"], group["stochastic_rounding"]
+
+
 class _Held:
     """The batches of one group as of some step, and what they depend on."""
 
@@ -60,7 +65,7 @@ class _Held:
         parameters: list[Tensor], made: list[Batch],
     ) -> None:  # fmt: skip
         self.group, self.state, self.batches = group, state, made
-        self.sentences = grammar.sentences(group)
+        self.sentences, self.storage = grammar.sentences(group), _storage(group)
         self.parameters = list(parameters)
         self.epoch = state.epoch.count
         place = {id(p): index for index, p in enumerate(self.parameters)}
@@ -77,6 +82,7 @@ class _Held:
             and len(parameters) == len(self.parameters)
             and all(map(is_, parameters, self.parameters))
             and grammar.sentences(group) == self.sentences
+            and _storage(group) == self.storage
             and state.epoch.count == self.epoch
         )
 

@@ -17,7 +17,7 @@ from ava.registry import Decay, NonNegativeFloat, PositiveFloat, PositiveInt, op
 
 @optimizer(title="Sophia", estimates=True)
 def sophia(
-    lr: PositiveFloat = 6e-4,
+    lr: PositiveFloat = 3e-4,
     betas: tuple[Decay, Decay] = (0.965, 0.99),
     rho: PositiveFloat = 0.04,
     weight_decay: NonNegativeFloat = 0.1,

@@ -11,6 +11,7 @@ from ava.errors import InputError
 from ava.optimization.optimizers.engines import fused, reference
 from ava.optimization.optimizers.engines.batch import Batch, Conversation, Engine, Totals
 from ava.optimization.optimizers.engines.native import engine as native
+from ava.optimization.optimizers.engines.triton import engine as triton
 
 
 def engine_for(batch: Batch, choice: Literal["auto", "reference"]) -> Engine:
@@ -23,6 +24,8 @@ def engine_for(batch: Batch, choice: Literal["auto", "reference"]) -> Engine:
         return native
     if any(gradient.layout is not torch.strided for gradient in batch.gradients):
         raise InputError("optimizers here need dense gradients.", hint="Build the embedding with sparse=False.")
+    if choice == "auto" and triton.fits(batch):
+        return triton
     return fused if choice == "auto" and fused.fits(batch) else reference
 
 

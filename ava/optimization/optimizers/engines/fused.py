@@ -43,7 +43,11 @@ def run(batch: Batch) -> None:
 def _is_walked_alike(batch: Batch) -> bool:
     """Whether an element has the same place in all of a parameter's tensors: torch's kernels walk over raw memory."""
     return all(
-        _is_without_gaps(p) and all(p.stride() == x.stride() for x in (g, *state.values()) if x.shape == p.shape)
+        _is_without_gaps(p)
+        and all(
+            p.stride() == x.stride() and p.dtype is x.dtype
+            for x in (g, *(value for key, value in state.items() if key != "step"))
+        )
         for p, g, state in zip(batch.parameters, batch.gradients, batch.states, strict=True)
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ava.optimization.optimizers.arithmetic import maximum, sqrt
-from ava.optimization.optimizers.matrices.newton_schulz import newton_schulz
 from ava.optimization.optimizers.sentence import Hyperparameters, Operands, Slot, stage
 
 
@@ -26,4 +25,7 @@ def orthogonal(t: Operands, h: Hyperparameters) -> None:
 
     The factor keeps the outputs' pace where there are more of them than inputs.
     """
+    # Here, so that knowing the sentence costs no torch.
+    from ava.optimization.optimizers.matrices.newton_schulz import newton_schulz
+
     t.u = sqrt(maximum(1.0, t.rows / t.cols)) * t.apply(newton_schulz, t.u, h.ns_steps)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from ava.optimization.optimizers.arithmetic import maximum, minimum, sqrt
-from ava.optimization.optimizers.matrices.eigenbasis import from_basis, learn, to_basis
 from ava.optimization.optimizers.sentence import Hyperparameters, Operand, Operands, Slot, stage
 
 _MEAN, _SQUARE = Slot("exp_avg"), Slot("exp_avg_sq", signed=False)
@@ -11,6 +13,20 @@ _LEFT = Slot("left", shape="left", exact=True, limit="max_precondition_dim")
 _RIGHT = Slot("right", shape="right", exact=True, limit="max_precondition_dim")
 _LEFT_BASIS = Slot("left_basis", shape="left", exact=True, limit="max_precondition_dim")
 _RIGHT_BASIS = Slot("right_basis", shape="right", exact=True, limit="max_precondition_dim")
+
+
+def _matrices(name: str) -> Callable[..., Any]:
+    """A function of whole matrices, imported when it is first called: knowing the sentence costs no torch."""
+
+    def function(*arguments: Any) -> Any:
+        from ava.optimization.optimizers.matrices import eigenbasis
+
+        return getattr(eigenbasis, name)(*arguments)
+
+    return function
+
+
+to_basis, from_basis, learn = (_matrices(name) for name in ("to_basis", "from_basis", "learn"))
 
 
 @stage("moments", _MEAN, _SQUARE, counts=True)

@@ -46,6 +46,7 @@ class Factored:
     def encode(self, value: Tensor, slot: Slot, bits: Bits) -> dict[str, Tensor]:
         """Row and column sums of the magnitudes."""
         rows, columns = square_shape(value.numel())
+        value = value.float() if value.dtype.itemsize < 4 else value  # 16 bits have no 1e-37 and few digits for sums
         matrix = pad(value.reshape(-1).abs(), (0, rows * columns - value.numel())).view(rows, columns)
         row, column = matrix.sum(1), matrix.sum(0)
         column = column / column.sum().clamp(min=1e-37)
@@ -57,7 +58,7 @@ class Factored:
 
 @functools.cache
 def square_shape(size: int) -> tuple[int, int]:
-    """Rows and columns, rows >= columns, of the nearly square matrix that holds `size` elements."""
+    """Rows and columns, at most one more than rows, of the nearly square matrix that holds `size` elements."""
     columns = next((c for c in range(math.isqrt(size), 0, -1) if size % c == 0), 1)
     if size > ELONGATED * columns * columns:
         columns = math.isqrt(size - 1) + 1

@@ -3,8 +3,8 @@
 A code is the upper part of the float `|value| / scale + c`, less that of `c`: steps grow with the value, a 16th of
 each power of two, and become even below `c`, where code 0 is 0. The scale is the block's largest magnitude;
 
-    signed        7 bits and the sign, c = 2^-7.9: even steps of 2.6e-4 of the scale at the bottom
-    non-negative  8 bits, c = 2^-15.9: of 1e-6, for second moments span more
+    signed        7 bits and the sign, c = 1.125 / 2^8: even steps of 2.4e-4 of the scale at the bottom
+    non-negative  8 bits, c = 1.125 / 2^16: of 1e-6, for second moments span more
 
 Codes are rounded up or down at random with the right odds, so that slow means move. What is positive
 never becomes 0: a second moment that is too large makes a small step, one that is 0 an endless one. Kernels spend on it
@@ -27,8 +27,9 @@ BLOCK = 256
 
 KEPT = 19
 """Bits of a float that a code leaves out: 4 of its fraction stay."""
-BIAS = {True: 0x3B892FDF, False: 0x37892FDF}
-"""The float c, as bits: for signed values, and for non-negative ones."""
+BIAS = {True: 0x3B900000, False: 0x37900000}
+"""The float c, as bits: for signed values, and for non-negative ones. A multiple of 2^KEPT, so that no two neighbours
+have a power of two between them: there a float's steps double, and the odds of rounding would be wrong."""
 LAST = {True: 127, False: 255}
 
 

@@ -14,7 +14,7 @@ from ava.optimization import get_optimizer, list_optimizers
 from ava.optimization.optimizers.engines import conduct, fused, reference
 from ava.optimization.optimizers.engines.native import build, job
 from ava.optimization.optimizers.engines.native import engine as native
-from ava.optimization.optimizers.engines.native.graph import Untraceable, record
+from ava.optimization.optimizers.engines.tracing.graph import Untraceable, record
 from tests.optimization.optimizers.cells import SHARED
 
 

@@ -20,10 +20,11 @@ import warnings
 from pathlib import Path
 
 FLAGS = (
-    "-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-w",
+    "-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros", "-fPIC", "-shared", "-w",
     "-fopenmp",
 )  # fmt: skip
-"""No -ffast-math: it would flush the whole process's small numbers to zero."""
+"""Sums may be reordered, or no reduction would be vectorised. No -ffast-math: it would flush the whole process's small
+numbers to zero."""
 _DIGEST = 32
 
 
@@ -40,12 +41,12 @@ def load(source: str) -> ctypes.CDLL:
     compiler = find_compiler()
     key = hashlib.sha256("\0".join([source, compiler, *FLAGS, _processor()]).encode()).hexdigest()[:40]
     path = cache_directory() / f"{key}.so"
-    if not _is_whole(path):
-        _build(source, compiler, path)
     try:
+        if not _is_whole(path):
+            path = _built(source, compiler, path)
         return ctypes.CDLL(str(path))
     except OSError as error:
-        raise NoCompiler(f"the kernel cannot be loaded: {error}") from error
+        raise NoCompiler(f"the kernel cannot be built or loaded: {error}") from error
 
 
 @functools.cache
@@ -59,9 +60,12 @@ def find_compiler() -> str:
     for name in [wanted] if wanted else ["g++", "c++"]:
         path = shutil.which(name)
         if path is not None:
-            answer = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+            try:
+                answer = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+            except OSError as error:
+                raise NoCompiler(f"no C++ compiler was found: {path} does not run ({error})") from error
             return f"{path}\n{answer.stdout}"
-    raise NoCompiler("no C++ compiler was found")
+    raise NoCompiler("no C++ compiler was found" + (f" under the name AVA_CXX={wanted}" if wanted else ""))
 
 
 @functools.cache
@@ -86,15 +90,18 @@ def cache_directory() -> Path:
         reason = "others may write to it"
     except (OSError, RuntimeError) as error:
         reason = str(error)
-    warnings.warn(
-        f"kernels are not kept in {path}: {reason}. They are built anew in each process.", RuntimeWarning, stacklevel=2
-    )
-    return _own_directory()
+    return _own_directory(path, reason)
 
 
-def _own_directory() -> Path:
+@functools.cache
+def _own_directory(instead_of: Path, reason: str) -> Path:
+    """A directory of this process alone, which is gone with it."""
     import atexit
 
+    warnings.warn(
+        f"kernels are not kept in {instead_of}: {reason}. They are built anew in each process.", RuntimeWarning,
+        stacklevel=2,
+    )  # fmt: skip
     path = tempfile.mkdtemp(prefix="ava-kernels-")
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return Path(path)
@@ -115,6 +122,21 @@ def _is_whole(path: Path) -> bool:
     except OSError:
         return False
     return hashlib.sha256(content[:-_DIGEST]).digest() == content[-_DIGEST:]
+
+
+def _built(source: str, compiler: str, path: Path) -> Path:
+    """Build into the cache, or beside it where that may only be read or is full.
+
+    Returns:
+        Where the library is.
+    """
+    try:
+        _build(source, compiler, path)
+    except OSError as error:
+        path = _own_directory(path.parent, error.strerror or str(error)) / path.name
+        if not _is_whole(path):
+            _build(source, compiler, path)
+    return path
 
 
 def _build(source: str, compiler: str, path: Path) -> None:

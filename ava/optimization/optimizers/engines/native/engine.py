@@ -1,12 +1,11 @@
 """The native engine: a sentence as one C++ kernel, run over all parameters of a batch at once.
 
-On processors. The kernel is printed from the same rules that the reference engine speaks (`graph.py`, `kernel.py`),
+On processors. The kernel is printed from the same rules that the reference engine speaks (`tracing/`, `kernel.py`),
 compiled once a sentence and kept (`build.py`). Without a compiler nothing is lost but speed.
 """
 
 from __future__ import annotations
 
-import functools
 import warnings
 from typing import Any
 
@@ -15,11 +14,11 @@ from torch import Tensor
 
 from ava.optimization.optimizers.engines.batch import Batch, Conversation, localise
 from ava.optimization.optimizers.engines.native.build import NoCompiler, load
-from ava.optimization.optimizers.engines.native.graph import Untraceable, record
 from ava.optimization.optimizers.engines.native.job import Job, Kernel
 from ava.optimization.optimizers.engines.native.kernel import print_kernel
 from ava.optimization.optimizers.engines.native.layout import lay_out
 from ava.optimization.optimizers.engines.native.storage import C_TYPES
+from ava.optimization.optimizers.engines.tracing.graph import Untraceable, record
 from ava.optimization.optimizers.sentence import Sentence, common_slots
 from ava.optimization.optimizers.storage.choice import SMALLEST_INT8, counts_steps
 
@@ -61,7 +60,16 @@ def _bind(batch: Batch) -> list[Job] | None:
         map(_is_plain, part.parameters, part.gradients, part.states)
     ):
         return None
-    return [Job(_kernel(batch, part.parameters[places[0]]), part, places) for places in _by_size(part)]
+    bound = [(_kernel(batch, part.parameters[places[0]]), places) for places in _by_size(part)]
+    if not all(_is_held(one, part.parameters[i], part.states[i]) for one, places in bound for i in places):
+        return None
+    return [Job(one, part, places) for one, places in bound]
+
+
+def _is_held(kernel: Kernel, parameter: Tensor, state: dict[str, Tensor]) -> bool:
+    """Whether state has the types and lengths that the kernel takes for granted: it would read past what is shorter."""
+    parts = [part for store in kernel.layout.stores.values() for part in store.parts_of(parameter)]
+    return all(state[key].dtype is dtype and state[key].numel() == length for key, dtype, length in parts)
 
 
 def _converse(jobs: list[Job], batch: Batch) -> Conversation:
@@ -136,8 +144,14 @@ def _make(
         return None
 
 
-@functools.cache
+_TOLD: list[str] = []
+"""The first reason why there was no kernel: the next ones differ by the names of temporary files."""
+
+
 def _tell(reason: str) -> None:
+    if _TOLD:
+        return
+    _TOLD.append(reason)
     warnings.warn(
         f"{reason}; optimizers run on plain torch operations, with the same result at 2 to 20 times the cost. "
         "Install g++ for the fast ones.", RuntimeWarning, stacklevel=2,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from importlib import resources
 
-from ava.optimization.optimizers.engines.native.graph import Node
 from ava.optimization.optimizers.engines.native.layout import FIRST_UNIFORMS, ITEM_COLUMNS, TENSOR_COLUMNS, Layout
 from ava.optimization.optimizers.engines.native.naming import SIGNATURE, Names
 from ava.optimization.optimizers.engines.native.printing import expression
 from ava.optimization.optimizers.engines.native.walk import walk
+from ava.optimization.optimizers.engines.tracing.graph import Node
 
 _FINISH = """
 template <class T> static void finish_factored(

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ava.optimization.optimizers.engines.native.graph import Graph, Node
-from ava.optimization.optimizers.engines.native.passes import REDUCTIONS, Schedule, schedule
 from ava.optimization.optimizers.engines.native.storage import C_TYPES, Store
+from ava.optimization.optimizers.engines.tracing.graph import Graph, Node
+from ava.optimization.optimizers.engines.tracing.passes import REDUCTIONS, Schedule, schedule
 from ava.optimization.optimizers.sentence import Sentence, own_slots
 from ava.optimization.optimizers.storage.choice import codec_name
 

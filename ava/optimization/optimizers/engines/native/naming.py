@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ava.optimization.optimizers.engines.native.graph import Node
 from ava.optimization.optimizers.engines.native.layout import Layout
+from ava.optimization.optimizers.engines.tracing.graph import Node
 
 SIGNATURE = "double* S, const double* h, double* common, const double* totals, i64 seed"
 """What every function of a kernel gets: scratch memory, hyperparameters, what all parameters share, sums, the seed."""

@@ -5,6 +5,9 @@
 #include <cstdint>
 #include <cstring>
 #include <vector>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 typedef int64_t i64;
 typedef uint32_t u32;
@@ -39,14 +42,14 @@ static inline u32 stream_key(i64 seed, i64 number, double step, u32 stream) {
   base = mix(base + (u32)(i64)step * 0x85EBCA6Bu);
   return mix(base + stream * 0xC2B2AE35u);
 }
-static inline u32 draw_at(u32 key, i64 place) {  // scrambled less: enough to round with
-  u32 x = ((u32)place * 0x9E3779B1u) ^ key;
+static inline u32 draw_at(u32 key, u32 place) {  // scrambled less: enough to round with
+  u32 x = (place * 0x9E3779B1u) ^ key;
   x = (x ^ (x >> 16)) * 0x7FEB352Du;
   return x ^ (x >> 15);
 }
 static inline u32 half_of(u32 draw, int half) { return half ? draw >> 16 : draw & 0xFFFFu; }
-static inline u32 bits_at(u32 key, i64 place) { return mix(((u32)place * 0x9E3779B1u) ^ key); }
-template <class T> static inline T random_at(u32 key, i64 place) { return (T)(bits_at(key, place) >> 8) * (T)(1.0 / 16777216.0); }
+static inline u32 bits_at(u32 key, u32 place) { return mix((place * 0x9E3779B1u) ^ key); }
+template <class T> static inline T random_at(u32 key, u32 place) { return (T)(bits_at(key, place) >> 8) * (T)(1.0 / 16777216.0); }
 
 // Rounds to 16 bits, up with the probability of the way that is left below.
 static inline float round_at_random(float x, u32 noise, int kept, float limit) {
@@ -91,28 +94,31 @@ static inline float angle_of(float y, float x) {
 }
 static inline double angle_of(double y, double x) { return std::atan2(y, x); }
 
-// ---- Rows and columns: `b` is the first element's place, `n` how many there are, `cols` the width.
+// ---- Rows and columns: where a block of `n` elements begins in a matrix of so many columns.
 
-#define EACH_SEGMENT(b, n, cols)                                                             \
-  for (i64 j_ = 0, row = (b) / (cols), col = (b) % (cols), m; j_ < (n); j_ += m, ++row, col = 0) \
-    if (m = (cols) - col < (n) - j_ ? (cols) - col : (n) - j_, true)
+struct Place { i64 row, col, cols; };
+static inline Place place_of(i64 b, i64 cols) { const i64 row = b / cols; return {row, b - row * cols, cols}; }
 
-template <class T> static void expand_rows(T* out, const double* value, i64 cols, i64 b, i64 n) {
-  EACH_SEGMENT(b, n, cols) { const T x = (T)value[row]; T* o = out + j_;
-    _Pragma("omp simd") for (i64 j = 0; j < m; ++j) o[j] = x; (void)col; }
+#define EACH_SEGMENT(at, n)                                                                       \
+  for (i64 j_ = 0, row = at.row, col = at.col, m; j_ < (n); j_ += m, ++row, col = 0)              \
+    if (m = at.cols - col < (n) - j_ ? at.cols - col : (n) - j_, true)
+
+template <class T> static void expand_rows(T* out, const double* value, Place at, i64 n) {
+  EACH_SEGMENT(at, n) { const T x = (T)value[row]; T* o = out + j_;
+    _Pragma("GCC ivdep") for (i64 j = 0; j < m; ++j) o[j] = x; (void)col; }
 }
-template <class T> static void expand_cols(T* out, const double* value, i64 cols, i64 b, i64 n) {
-  EACH_SEGMENT(b, n, cols) { T* o = out + j_; const double* v = value + col;
-    _Pragma("omp simd") for (i64 j = 0; j < m; ++j) o[j] = (T)v[j]; }
+template <class T> static void expand_cols(T* out, const double* value, Place at, i64 n) {
+  EACH_SEGMENT(at, n) { T* o = out + j_; const double* v = value + col;
+    _Pragma("GCC ivdep") for (i64 j = 0; j < m; ++j) o[j] = (T)v[j]; }
 }
-template <class T> static void add_rows(double* sums, const T* x, i64 first, i64 cols, i64 b, i64 n) {
-  EACH_SEGMENT(b, n, cols) { const T* v = x + j_; T s = 0; (void)col;
-    _Pragma("omp simd reduction(+:s)") for (i64 j = 0; j < m; ++j) s += v[j];
+template <class T> static void add_rows(double* sums, const T* x, i64 first, Place at, i64 n) {
+  EACH_SEGMENT(at, n) { const T* v = x + j_; T s = 0; (void)col;
+    _Pragma("GCC ivdep") for (i64 j = 0; j < m; ++j) s += v[j];
     sums[row - first] += (double)s; }
 }
-template <class T> static void add_cols(T* sums, const T* x, i64 cols, i64 b, i64 n) {
-  EACH_SEGMENT(b, n, cols) { const T* v = x + j_; T* s = sums + col;
-    _Pragma("omp simd") for (i64 j = 0; j < m; ++j) s[j] += v[j]; }
+template <class T> static void add_cols(T* sums, const T* x, Place at, i64 n) {
+  EACH_SEGMENT(at, n) { const T* v = x + j_; T* s = sums + col;
+    _Pragma("GCC ivdep") for (i64 j = 0; j < m; ++j) s[j] += v[j]; }
 }
 
 // Asks for the memory that the next block will walk over, while this one is worked on.
@@ -124,13 +130,17 @@ template <class V> static inline void fetch(const V* p, i64 n) {
 
 static const int KEPT = 19;  // of a float's bits, 8-bit codes leave out so many
 template <class C> struct Code;
-template <> struct Code<int8_t> { static const int bias = 0x3B892FDF, last = 127; };
-template <> struct Code<uint8_t> { static const int bias = 0x37892FDF, last = 255; };
+template <> struct Code<int8_t> { static const int bias = 0x3B900000, last = 127; };
+template <> struct Code<uint8_t> { static const int bias = 0x37900000, last = 255; };
 
 template <class T, class C> static inline T decode_8bit(C code, float scale) {
   const int x = code, a = x < 0 ? -x : x;
   const float share = (from_bits(((u32)a << KEPT) + Code<C>::bias) - from_bits(Code<C>::bias)) * scale;
   return (T)(x < 0 ? -share : share);
+}
+// The largest magnitude: floats of one sign are ordered as their bits are.
+template <class T> static inline void raise(int& most, T x) {
+  const int bits = (int)to_bits(std::fabs((float)x)); most = bits > most ? bits : most;
 }
 static inline float one_over(float scale) { return 1.0f / (scale > 1e-38f ? scale : 1e-38f); }
 template <class T, class C> static inline C encode_8bit(T value, float over, u32 noise) {
@@ -140,23 +150,22 @@ template <class T, class C> static inline C encode_8bit(T value, float over, u32
   if ((C)-1 < 0) return (C)(x < 0 ? -a : a);
   return (C)(x > 0 && a < 1 ? 1 : a);
 }
-template <class T> static void decode_factored(T* out, const float* row_of, const float* col_of, i64 cols, i64 b, i64 n) {
-  EACH_SEGMENT(b, n, cols) { const T r = (T)row_of[row]; const float* c = col_of + col; T* o = out + j_;
-    _Pragma("omp simd") for (i64 j = 0; j < m; ++j) o[j] = r * (T)c[j]; }
+// Signs as bits, the lowest first, of a block that starts at a multiple of 8 elements; and as the sign bits of floats.
+static inline float flip(float x, u32 sign) { return from_bits(to_bits(x) ^ sign); }
+static inline double flip(double x, u32 sign) { return sign ? -x : x; }
+static void expand_signs(u32* out, const uint8_t* bits, i64 b, i64 n) {
+  const uint8_t* s = bits + b / 8;
+  i64 j = 0;
+#if defined(__AVX512F__)
+  for (; j + 16 <= n; j += 16) { uint16_t word; memcpy(&word, s + j / 8, 2);
+    _mm512_storeu_si512(out + j, _mm512_maskz_set1_epi32((__mmask16)~word, (int)0x80000000)); }
+#endif
+  for (; j + 8 <= n; j += 8) { const u32 byte = s[j / 8]; u32* o = out + j;
+    _Pragma("GCC ivdep") for (u32 k = 0; k < 8; ++k) o[k] = (~(byte >> k)) << 31; }
+  for (; j < n; ++j) out[j] = (s[j / 8] >> (j % 8)) & 1 ? 0u : 0x80000000u;
 }
-// A block starts at a multiple of 32 elements, and so at a byte.
-template <class T> static i64 apply_signs_fast(T*, const uint8_t*, i64) { return 0; }
 template <class T> static i64 store_signs_fast(uint8_t*, const T*, i64) { return 0; }
 #if defined(__AVX512F__)
-#include <immintrin.h>
-template <> i64 apply_signs_fast(float* x, const uint8_t* s, i64 n) {
-  const __m512i top = _mm512_set1_epi32((int)0x80000000);
-  i64 j = 0;
-  for (; j + 16 <= n; j += 16) { uint16_t word; memcpy(&word, s + j / 8, 2);
-    const __m512i v = _mm512_loadu_si512(x + j);
-    _mm512_storeu_si512(x + j, _mm512_mask_xor_epi32(v, (__mmask16)~word, v, top)); }
-  return j;
-}
 template <> i64 store_signs_fast(uint8_t* s, const float* x, i64 n) {
   const __m512 zero = _mm512_setzero_ps();
   i64 j = 0;
@@ -166,24 +175,12 @@ template <> i64 store_signs_fast(uint8_t* s, const float* x, i64 n) {
   return j;
 }
 #endif
-template <class T> static void apply_signs(T* x, const uint8_t* sign, i64 b, i64 n) {
-  const uint8_t* s = sign + b / 8;
-  i64 j = apply_signs_fast<T>(x, s, n);
-  for (; j + 32 <= n; j += 32) { u32 word; memcpy(&word, s + j / 8, 4); T* o = x + j;
-    _Pragma("omp simd") for (u32 k = 0; k < 32; ++k) o[k] = (word >> k) & 1u ? o[k] : -o[k]; }
-  for (; j < n; ++j) if (!((s[j / 8] >> (j % 8)) & 1)) x[j] = -x[j];
-}
-template <class T> static void store_signs(uint8_t* sign, const T* x, i64 b, i64 n) {
-  uint8_t* s = sign + b / 8;
+template <class T> static void store_signs(uint8_t* bits, const T* x, i64 b, i64 n) {
+  uint8_t* s = bits + b / 8;
   i64 j = store_signs_fast<T>(s, x, n);
   for (; j < n; j += 8) { uint8_t byte = 0;
     for (i64 k = 0; k < 8 && j + k < n; ++k) byte |= (uint8_t)((x[j + k] > 0) << k);
     s[j / 8] = byte; }
-}
-template <class T> static void add_factored(double* rows, T* cols_sum, const T* x, i64 first, i64 cols, i64 b, i64 n) {
-  EACH_SEGMENT(b, n, cols) { const T* v = x + j_; T* s = cols_sum + col; T sum = 0;
-    _Pragma("omp simd reduction(+:sum)") for (i64 j = 0; j < m; ++j) { const T a = std::fabs(v[j]); s[j] += a; sum += a; }
-    rows[row - first] += (double)sum; }
 }
 
 // ---- Pieces of a parameter: what each has gathered, put together in their order, so that sums do not depend on threads.

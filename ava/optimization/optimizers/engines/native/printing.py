@@ -1,10 +1,10 @@
-"""A node as C++."""
+"""A node as C++; what is true or false is 1 or 0, which vectorises where `bool` does not."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from ava.optimization.optimizers.engines.native.graph import Node
+from ava.optimization.optimizers.engines.tracing.graph import Node
 
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "gt": ">", "ge": ">=", "lt": "<", "le": "<=", "eq": "=="}
 _CALLS = {
@@ -25,12 +25,11 @@ def expression(node: Node, name: Callable[[Node], str], number: str) -> str:
     if node.op == "div" and node.extent != "uniform" and node.args[1].extent == "uniform":
         return f"{arguments[0]} * (({number})1 / {arguments[1]})"  # one division for all elements
     if node.op in _INFIX:
-        plain = [f"({number}){a}" if x.is_flag else a for a, x in zip(arguments, node.args, strict=True)]
-        return f"{plain[0]} {_INFIX[node.op]} {plain[1]}"
+        plain = f"{arguments[0]} {_INFIX[node.op]} {arguments[1]}"
+        return f"{plain} ? ({number})1 : ({number})0" if node.is_flag else plain
     if node.op == "neg":
         return f"-{arguments[0]}"
     if node.op == "where":
-        test = arguments[0] if node.args[0].is_flag else f"({arguments[0]} != 0)"
-        return f"{test} ? ({number}){arguments[1]} : ({number}){arguments[2]}"
+        return f"{arguments[0]} != 0 ? ({number}){arguments[1]} : ({number}){arguments[2]}"
     calls = ", ".join(f"({number}){argument}" for argument in arguments)
     return f"{_CALLS[node.op]}({calls})"

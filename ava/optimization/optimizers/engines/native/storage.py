@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from ava.optimization.optimizers.sentence import Slot
+from ava.optimization.optimizers.storage.factored import square_shape
+from ava.optimization.optimizers.storage.int8 import BLOCK
 
 C_TYPES = {"torch.float32": "float", "torch.float64": "double", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
+
+_TYPES = {"float": torch.float32, "bf16": torch.bfloat16, "int8_t": torch.int8, "uint8_t": torch.uint8}
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,15 @@ class Store:
             return [(name, "int8_t" if self.slot.signed else "uint8_t"), (f"{name}.scale", "float")]
         return [(name, {"bf16": "bf16", "dense": "D"}[self.codec])]
 
+    def parts_of(self, parameter: Tensor) -> Iterator[tuple[str, torch.dtype, int]]:
+        """Key, type and length of each part that stores a parameter's slot."""
+        size = parameter.numel()
+        rows, columns = square_shape(size)
+        lengths = {"row": rows, "column": columns, "sign": -(-size // 8), "scale": -(-size // BLOCK), "": size}
+        for key, c_type in self.parts:
+            dtype = parameter.dtype if c_type == "D" else _TYPES[c_type]
+            yield key, dtype, lengths[key.partition(".")[2]]
+
     def pointer(self, part: int = 0) -> str:
         """The C++ expression of a part's address."""
         return f"(({self.parts[part][1]}*)t[{self.column + part}])"
@@ -64,10 +81,11 @@ class Store:
         return [*lines, f"float* scale_{name} = {self.pointer(1)};"] if self.codec == "int8" else lines
 
     def read(self) -> str:
-        """The expression of an element's value; a factored slot's stands in a buffer."""
+        """The expression of an element's value."""
         name = self.slot.name
         if self.is_factored:
-            return f"in_{name}[j]"
+            magnitude = f"row_{name} * (T)col_{name}[q]"
+            return f"flip((T)({magnitude}), sign_{name}[j])" if self.slot.signed else magnitude
         return f"decode_8bit<T>(s_{name}[i], was_{name})" if self.codec == "int8" else f"get<T>(s_{name}, i)"
 
     def write(self, value: str) -> str:
@@ -86,14 +104,30 @@ class Store:
         """The expression of an element's 16 random bits; two slots share 32."""
         return f"half_of(draw_{self.place // 2}, {self.place % 2})"
 
-    def decode(self, buffer: str) -> str:
-        """Statements that fill a block's buffer with a factored slot's values."""
-        lines = [f"decode_factored<T>({buffer}, {self.pointer()}, {self.pointer(1)}, t[SQUARE_COLS], b, n);"]
-        if self.slot.signed:
-            lines.append(f"apply_signs<T>({buffer}, {self.pointer(2)}, b, n);")
-        return " ".join(lines)
+    def before_block(self, size: int) -> list[str]:
+        """What a factored slot reads before a block's elements."""
+        if not self.slot.signed:
+            return []
+        name = self.slot.name
+        return [f"u32 sign_{name}[{size}]; expand_signs(sign_{name}, {self.pointer(2)}, b, n);"]
 
-    def encode(self, buffer: str) -> str:
-        """Statements that store a factored slot's signs, and gather its sums for after the pass."""
-        sums = f"add_factored<T>(rows_{self.place}, cols_{self.place}, {buffer}, square_first, t[SQUARE_COLS], b, n);"
-        return sums + (f" store_signs<T>({self.pointer(2)}, {buffer}, b, n);" if self.slot.signed else "")
+    def before_row(self, reads: bool, writes: bool) -> list[str]:
+        """What a factored slot's row gives to its elements, and gathers from them."""
+        name = self.slot.name
+        read = f"const T row_{name} = (T){self.pointer()}[row]; const float* col_{name} = {self.pointer(1)} + col;"
+        gather = f"T sum_{name} = 0; T* __restrict add_{name} = cols_{self.place} + col;"
+        return ([read] if reads else []) + ([gather] if writes else [])
+
+    def gather(self, value: str) -> list[str]:
+        """What a factored slot adds up of an element's new value."""
+        name = self.slot.name
+        return [f"const T size_{name} = std::fabs((T){value});", f"sum_{name} += size_{name};",
+                f"add_{name}[q] += size_{name};"]  # fmt: skip
+
+    def after_row(self) -> str:
+        """Where a row's sum goes."""
+        return f"rows_{self.place}[row - square_first] += (double)sum_{self.slot.name};"
+
+    def after_block(self, buffer: str) -> str:
+        """Store a factored slot's signs, where it has any."""
+        return f"store_signs<T>({self.pointer(2)}, {buffer}, b, n);"

@@ -1,27 +1,31 @@
 """One pass over one piece of a parameter, as C++: block by block decode, compute, encode.
 
 for each block
-fill the buffers: factored slots, rows and columns spread over their elements
+fill the buffers: signs, rows and columns spread over their elements
 for each element (one vectorised loop)
 read, compute, add to the sums, write; 8-bit slots and row and column sums go to buffers
 for each element, where there are 8-bit slots: encode them with the block's scale
-empty the buffers into row and column sums
+empty the buffers into bits, row and column sums
 """
 
 from __future__ import annotations
 
-from ava.optimization.optimizers.engines.native.graph import Node
 from ava.optimization.optimizers.engines.native.layout import Layout
 from ava.optimization.optimizers.engines.native.naming import SIGNATURE, Names
-from ava.optimization.optimizers.engines.native.passes import Pass
 from ava.optimization.optimizers.engines.native.printing import expression
 from ava.optimization.optimizers.engines.native.storage import Store
+from ava.optimization.optimizers.engines.tracing.graph import Node
+from ava.optimization.optimizers.engines.tracing.passes import Pass
 
-BLOCK = 1024
+BLOCK = 512
 """Elements of a block: few enough for all buffers to stay in the first cache."""
+PADDING = 256
+"""Elements between two buffers: at equal distance from a page's start, a load waits for another buffer's store."""
 SCALE_BLOCK = 256
 """Elements that share a scale in 8-bit slots; then it is the block."""
 _ROUNDING = 15
+_VECTORISED = "#pragma GCC ivdep"
+"""Not `omp simd`, whose reductions GCC keeps in memory: each step of the loop would wait for the last one's store."""
 
 
 def walk(layout: Layout, names: Names, number: int) -> str:
@@ -111,21 +115,40 @@ class _Walk:
     def _block(self) -> list[str]:
         """Decode, compute, encode."""
         lines = [] if not self._has_buffers else [f"fetch({x} + b + n, {self.block});" for x in self._plain]
+        lines += ["const Place at = place_of(b, t[COLS]); (void)at;"] if self._has_matrix else []
+        lines += ["const Place square = place_of(b, t[SQUARE_COLS]);"] if self._has_square else []
         lines += self._fill()
-        lines += [f"T out_{k}[{self.block}];" for k in range(len(self.later))]
+        lines += [f"T out_{k}[{self.block + PADDING}];" for k in range(len(self.later))]
         lines += [f"T part_{k} = 0;" for k in range(len(self.sums))]
-        lines += [f"T most_{store.slot.name} = 0;" for store in self.scaled]
-        added = ", ".join(f"part_{k}" for k in range(len(self.sums)))
-        largest = ", ".join(f"most_{store.slot.name}" for store in self.scaled)
-        clauses = (f" reduction(+:{added})" if added else "") + (f" reduction(max:{largest})" if largest else "")
-        lines += [f"#pragma omp simd{clauses}", "for (i64 j = 0; j < n; ++j) {", "const i64 i = b + j; (void)i;"]
-        lines += [*self._elements(), *self._stores(), "}"]
+        lines += [f"int most_{store.slot.name} = 0;" for store in self.scaled]
+        lines += self._loop()
         lines += [f"sum_{k} += (double)part_{k};" for k in range(len(self.sums))]
         return lines + self._empty()
+
+    def _loop(self) -> list[str]:
+        """The loop over the elements; where slots are factored, one for each row of the square."""
+        body = ["const i64 i = b + j; (void)i;", *self._elements(), *self._stores(), "}"]
+        if not self._has_square:
+            return [_VECTORISED, "for (int j = 0; j < (int)n; ++j) {", *body]
+        lines = ["EACH_SEGMENT(square, n) {"]
+        for name in self.touched:
+            store = self.layout.stores[name]
+            if store.is_factored:
+                lines += store.before_row(name in self.read, name in self.written)
+        lines += [_VECTORISED, "for (int q = 0; q < (int)m; ++q) {", "const int j = (int)j_ + q;", *body]
+        return [*lines, *(store.after_row() for store in self.written.values() if store.is_factored), "}"]
 
     @property
     def _has_buffers(self) -> bool:
         return bool(self.later) or any(self.layout.stores[name].is_factored for name in self.read)
+
+    @property
+    def _has_matrix(self) -> bool:
+        return any(not _is_one(node) for node in self.borders) or any(n.op.endswith("_mean") for n in self.one.sums)
+
+    @property
+    def _has_square(self) -> bool:
+        return any(self.layout.stores[name].is_factored for name in self.touched)
 
     def _fill(self) -> list[str]:
         """What is decoded or spread before the loop over the elements."""
@@ -133,55 +156,56 @@ class _Walk:
         for name in self.read:
             store = self.layout.stores[name]
             if store.is_factored:
-                lines.append(f"T in_{name}[{self.block}]; {store.decode(f'in_{name}')}")
+                lines += store.before_block(self.block + PADDING)
             elif store.codec == "int8":
                 lines.append(f"const float was_{name} = scale_{name}[b / {SCALE_BLOCK}];")
         for node in self.borders:
             if not _is_one(node):
                 array, kind = self.names.small(node, "0").removesuffix("[0]"), node.extent[:3] + "s"
-                lines.append(f"T b_{_name(node)}[{self.block}];")
-                lines.append(f"expand_{kind}<T>(b_{_name(node)}, {array}, t[COLS], b, n);")
+                lines.append(f"T b_{_name(node)}[{self.block + PADDING}];")
+                lines.append(f"expand_{kind}<T>(b_{_name(node)}, {array}, at, n);")
         return lines
 
     def _later(self) -> list[tuple[Node, str]]:
         """What is put aside for after the loop, with what is then done with it; nothing more for 8-bit slots."""
         later = [(self.one.writes[store.slot.name], "") for store in self.scaled]
-        factored = [store for store in self.written.values() if store.is_factored]
-        later += [(self.one.writes[store.slot.name], store.encode("BUFFER")) for store in factored]
+        signed = [store for store in self.written.values() if store.is_factored and store.slot.signed]
+        later += [(self.one.writes[store.slot.name], store.after_block("BUFFER")) for store in signed]
         for k, node in enumerate(self._kind("row_mean")):
-            later.append((node.args[0], f"add_rows<T>(rows_of_{k}, BUFFER, row_first, t[COLS], b, n);"))
+            later.append((node.args[0], f"add_rows<T>(rows_of_{k}, BUFFER, row_first, at, n);"))
         for k, node in enumerate(self._kind("col_mean")):
-            later.append((node.args[0], f"add_cols<T>(cols_of_{k}, BUFFER, t[COLS], b, n);"))
+            later.append((node.args[0], f"add_cols<T>(cols_of_{k}, BUFFER, at, n);"))
         return later
 
     def _elements(self) -> list[str]:
         lines = [f"const T {_name(n)} = b_{_name(n)}[j];" for n in self.borders if not _is_one(n)]
         lines += [f"const T {_name(n)} = get<T>(s_{name}, i);" for n, name in self.one.reread.items()]
         for node in self.one.elements:
-            lines.append(f"const {'bool' if node.is_flag else 'T'} {_name(node)} = {self._value(node)};")
+            lines.append(f"const T {_name(node)} = {self._value(node)};")
         return lines
 
     def _value(self, node: Node) -> str:
         if node.op == "random":
-            return f"random_at<T>(key_{node.name}, i)"
+            return f"random_at<T>(key_{node.name}, (u32)b + (u32)j)"
         if node.op != "input":
             return expression(node, _name, "T")
         return f"get<T>({node.name}, i)" if node.name in ("p", "g") else self.layout.stores[node.name].read()
 
     def _stores(self) -> list[str]:
         inside = {s.place // 2 for s in self.written.values() if s.codec == "bf16"} | (self._draws & {_ROUNDING})
-        lines = [f"const u32 draw_{s} = draw_at(key_{s}, i);" for s in sorted(inside)]
+        lines = [f"const u32 draw_{s} = draw_at(key_{s}, (u32)b + (u32)j);" for s in sorted(inside)]
         lines += [f"part_{k} += (T){_name(node.args[0])};" for k, node in enumerate(self.sums)]
         for name, node in self.one.writes.items():
             store: Store | None = self.layout.stores.get(name)
             if store is None:
                 random, bits = ("_at_random", f", half_of(draw_{_ROUNDING}, 0)") if self._rounds else ("", "")
                 lines.append(f"put{random}<T>(p, i, {_name(node)}{bits});")
-            elif not store.is_factored and store.codec != "int8":
+            elif store.is_factored:
+                lines += store.gather(_name(node))
+            elif store.codec != "int8":
                 lines.append(store.write(_name(node)))
         for store in self.scaled:
-            most, value = f"most_{store.slot.name}", f"std::fabs((T){_name(self.one.writes[store.slot.name])})"
-            lines.append(f"{most} = {value} > {most} ? {value} : {most};")
+            lines.append(f"raise(most_{store.slot.name}, {_name(self.one.writes[store.slot.name])});")
         return lines + [f"out_{k}[j] = (T){_name(node)};" for k, (node, _) in enumerate(self.later)]
 
     def _empty(self) -> list[str]:
@@ -189,14 +213,17 @@ class _Walk:
         lines = []
         for store in self.scaled:
             name = store.slot.name
-            lines.append(f"scale_{name}[b / {SCALE_BLOCK}] = (float)most_{name};")
-            lines.append(f"const float over_{name} = one_over((float)most_{name});")
+            lines.append(f"scale_{name}[b / {SCALE_BLOCK}] = from_bits((u32)most_{name});")
+            lines.append(f"const float over_{name} = one_over(from_bits((u32)most_{name}));")
         if self.scaled:
-            draws = [f"const u32 draw_{s} = draw_at(key_{s}, i);" for s in sorted({x.place // 2 for x in self.scaled})]
+            draws = [
+                f"const u32 draw_{s} = draw_at(key_{s}, (u32)b + (u32)j);"
+                for s in sorted({x.place // 2 for x in self.scaled})
+            ]
             encoded = [store.write_late(f"out_{k}") for k, store in enumerate(self.scaled)]
             lines += [
-                "#pragma omp simd",
-                "for (i64 j = 0; j < n; ++j) {",
+                _VECTORISED,
+                "for (int j = 0; j < (int)n; ++j) {",
                 "const i64 i = b + j;",
                 *draws,
                 *encoded,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ava.optimization.optimizers.engines.native.graph import Graph, Node
+from ava.optimization.optimizers.engines.tracing.graph import Graph, Node
 
 REDUCTIONS = frozenset({"sum", "row_mean", "col_mean", "total"})
 
@@ -55,7 +55,7 @@ def schedule(graph: Graph, dense: Iterable[str]) -> Schedule:
         graph: the recorded sentence.
         dense: slots stored as they are computed, which may be written early.
     """
-    live = _reachable(graph.outputs.values(), frozenset())
+    live = reachable(graph.outputs.values(), frozenset())
     sums = [node for node in graph.nodes if node in live and node.op in REDUCTIONS]
     elements = {name: node for name, node in graph.outputs.items() if node.extent == "element" or name == "p"}
     results = {name: node for name, node in graph.outputs.items() if name not in elements}
@@ -105,12 +105,12 @@ def _pass(number: int, elements: dict[str, Node], sums: list[Node], writes: dict
     own_writes = {name: node for name, node in elements.items() if writes[name] == number}
     stored = {elements[name]: name for name, when in writes.items() if when < number}
     roots = [node.args[0] for node in own_sums] + list(own_writes.values())
-    reached = _reachable(roots, stored.keys())
+    reached = reachable(roots, stored.keys())
     order = sorted((n for n in reached if n.extent == "element" and n not in stored), key=lambda n: n.number)
     return Pass(own_sums, own_writes, order, {node: name for node, name in stored.items() if node in reached})
 
 
-def _reachable(roots: Iterable[Node], cut: Iterable[Node]) -> set[Node]:
+def reachable(roots: Iterable[Node], cut: Iterable[Node]) -> set[Node]:
     """The roots and all that they are made from, as far as the cut."""
     ends, seen, stack = set(cut), set(), list(roots)
     while stack:

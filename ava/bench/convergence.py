@@ -1,0 +1,240 @@
+"""`ava bench convergence`: what every optimizer reaches with its defaults, over what AdamW reaches with its own.
+
+    ava bench convergence                       every optimizer, digits and a small GPT
+    ava bench convergence --seeds 3 --only radam ranger --json convergence.json
+    ava bench convergence --problems gpt --only sgd --with optimizer.lr=0.3
+
+A run is composed, built and stepped as `ava-train` does it: same batches and start for all, gradients clipped at norm
+1, cosine over the whole training after a warmup of 5 %. Only where an optimizer's paper forbids a schedule does it
+keep a constant rate (`SCHEDULES`). The loss is the mean over validation data after the last step; beside it stands
+the mean training loss over the last tenth of the steps. On digits labels are smoothed in training, as by default,
+so that no optimizer gains by ever larger logits; the validation loss then cannot come near 0 (about 0.11 is perfect),
+the ratio forgives little errors of the fit, and the training loss (whose floor is 0.50) says the same more finely.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from ava.bench import machine
+from ava.config.parts import build_run
+from ava.config.resume import prepare
+from ava.data.source import Split
+from ava.distributed.world import join
+from ava.errors import InputError, nearest
+from ava.optimization import list_optimizers
+from ava.training.evaluation import evaluate
+from ava.training.state import Run
+from ava.training.step import StepReport, training_step
+
+BASE = "adamw"
+TOLERANCE = 1.10
+"""A default is sound where the validation loss is at most this many times AdamW's."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is trained, and for how long.
+
+    Attributes:
+        overrides: the configuration, but for optimizer, schedule and length.
+        steps: the length of the training.
+        num_valid: validation samples that are looked at, spread evenly over all there are.
+    """
+
+    overrides: tuple[str, ...]
+    steps: int
+    num_valid: int = 1024
+
+    @property
+    def warmup(self) -> int:
+        """Steps of linear rise of the rate."""
+        return self.steps // 20
+
+
+PROBLEMS = {
+    "digits": Problem(("task=digits", "model=convnet", "trainer.batch_size=64"), 1000),
+    "gpt": Problem(
+        ("task=stdlib_lm", "data.context=64", "model.layers=2", "model.heads=2", "model.width=96",
+         "trainer.batch_size=8"), 800,
+    ),
+}  # fmt: skip
+"""Handwritten digits by 94,000 parameters, source text in bytes by 246,000."""
+
+COSINE = ("scheduler=cosine", "scheduler.warmup_steps={warmup}")
+SCHEDULES = {
+    "adafactor": ("scheduler=constant",),  # chooses its own rate, which no schedule can move
+    "schedule_free_adamw": ("scheduler=constant", "optimizer.warmup_steps={warmup}"),
+    "schedule_free_sgd": ("scheduler=constant", "optimizer.warmup_steps={warmup}"),
+}
+"""Schedules of those that ask for another than the cosine; {warmup} is the problem's."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one training reached: mean losses, infinite where they were not numbers."""
+
+    valid: float
+    train: float
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train, print the table, and write JSON where asked.
+
+    Raises:
+        InputError: `--only` names no optimizer, or `--with` says what cannot be.
+    """
+    arguments = _parse(argv)
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    names = _known(arguments.only)
+    problems = {name: PROBLEMS[name] for name in arguments.problems}
+    rows = compare(names, problems, range(arguments.seeds), arguments.extra)
+    _print(rows, list(problems))
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"machine": machine.describe(), "rows": rows}, indent=2), encoding="utf-8")
+    return 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="ava bench convergence", description=(__doc__ or "").split("\n")[0])
+    add = parser.add_argument
+    add("--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS), help="what to train (default all)")
+    add("--seeds", type=_positive, default=1, help="trainings of each, whose losses are averaged (default 1)")
+    add("--threads", type=_positive, default=None, help="torch threads (default: torch's own)")
+    add("--only", nargs="+", metavar="NAME", help=f"only these optimizers, beside {BASE}")
+    add("--with", nargs="+", metavar="OVERRIDE", default=[], dest="extra", help=f"for all but {BASE}, to try defaults")
+    add("--json", type=Path, help="write the figures here as well")
+    return parser.parse_args(argv)
+
+
+def _positive(text: str) -> int:
+    """A whole number above 0."""
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
+
+
+def _known(names: list[str] | None) -> list[str]:
+    """The names, all if there are none, each an optimizer's; the base is not among them."""
+    known = list_optimizers()
+    for name in names or ():
+        if name not in known:
+            problem = f"no optimizer is called {name!r}; there are: {', '.join(known)}."
+            raise InputError(problem, key="--only", value=name, hint=nearest(name, known))
+    return [name for name in names or known if name != BASE]
+
+
+def compare(
+    names: list[str], problems: dict[str, Problem], seeds: Iterable[int], extra: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Train every optimizer on every problem.
+
+    Args:
+        names: optimizers; the base comes first by itself.
+        problems: name -> what to train.
+        seeds: one training each; the base has the same.
+        extra: overrides for all but the base.
+
+    Returns:
+        One row an optimizer: `optimizer`, `passes`, and of each problem `NAME`, the mean validation loss, `NAME_train`,
+        `NAME_ratio` to the base, and `NAME_seeds`, the validation loss of each seed.
+    """
+    seeds = list(seeds)
+    rows: list[dict[str, Any]] = []
+    for name in track([BASE, *names], "training", transient=True):
+        row: dict[str, Any] = {"optimizer": name, "passes": True}
+        for label, problem in problems.items():
+            results = [train(problem, name, seed, extra if name != BASE else ()) for seed in seeds]
+            mean = statistics.fmean(result.valid for result in results)
+            ratio = mean / (rows[0][label] if rows else mean)
+            row |= {
+                label: round(mean, 5), f"{label}_train": round(statistics.fmean(r.train for r in results), 5),
+                f"{label}_ratio": round(ratio, 4), f"{label}_seeds": [round(r.valid, 5) for r in results],
+                "passes": row["passes"] and ratio <= TOLERANCE,
+            }  # fmt: skip
+        rows.append(row)
+    return rows
+
+
+def train(problem: Problem, optimizer: str, seed: int = 0, extra: Sequence[str] = ()) -> Result:
+    """One training with the optimizer's defaults.
+
+    Args:
+        problem: what is trained.
+        optimizer: a registered name.
+        seed: of the start, the order of the samples and all noise.
+        extra: further overrides.
+
+    Raises:
+        InputError: an override cannot be.
+    """
+    schedule = [word.format(warmup=problem.warmup) for word in SCHEDULES.get(optimizer, COSINE)]
+    fixed = [f"optimizer={optimizer}", f"seed={seed}", f"trainer.max_steps={problem.steps}", "trainer.device=cpu"]
+    config, _ = prepare([*problem.overrides, *fixed, *schedule, *extra])
+    with join(config.trainer.device) as world:
+        run, plan = build_run(config, world)
+        run.network.train()
+        last = _steps(run, plan.total_steps)
+        data = dataclasses.replace(run.task.data, valid=_Some(run.task.data.valid, problem.num_valid))
+        run.task = dataclasses.replace(run.task, data=data)  # type: ignore[type-var]
+        return Result(_finite(evaluate(run)["eval/loss"]), _finite(statistics.fmean(last)))
+
+
+def _steps(run: Run, total: int) -> list[float]:
+    """Train; the loss of each of the last tenth of the steps."""
+    reports: list[StepReport] = []
+    for window in run.loader.windows(run.position):
+        reports.append(training_step(run, window))
+        if run.step == total:
+            break
+    return [report.weight * float(sum(report.losses.values())) for report in reports[-max(1, total // 10) :]]
+
+
+def _finite(loss: float) -> float:
+    """Infinity in place of what is no number, so that it is larger than any limit."""
+    return loss if math.isfinite(loss) else math.inf
+
+
+@dataclass(frozen=True)
+class _Some:
+    """A part of a split: `limit` samples at most, in even distances."""
+
+    split: Split
+    limit: int
+
+    def __len__(self) -> int:
+        return min(self.limit, len(self.split))
+
+    def fetch(self, indices: np.ndarray, epoch: int) -> dict[str, torch.Tensor]:
+        return self.split.fetch(indices * len(self.split) // len(self), epoch)
+
+
+def _print(rows: list[dict[str, Any]], problems: list[str]) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)  # a file has no width to fit
+    table = Table(title=machine.describe(), title_justify="left")
+    table.add_column("optimizer", no_wrap=True)
+    for name in problems:
+        for heading in (name, f"/ {BASE}", "in training"):
+            table.add_column(heading, justify="right")
+    table.add_column(f"within {TOLERANCE:.2f}")
+    for row in rows:
+        cells = [f"{row[key]:.4f}" for name in problems for key in (name, f"{name}_ratio", f"{name}_train")]
+        table.add_row(row["optimizer"], *cells, "yes" if row["passes"] else "no")
+    console.print(table)
