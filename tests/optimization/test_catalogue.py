@@ -30,7 +30,8 @@ def test_listing_imports_no_torch():
         "assert {'adamw', 'lion', 'sgd'} <= set(o.list_optimizers())\n"
         "assert {'constant', 'cosine', 'linear', 'onecycle'} <= set(o.list_schedulers())\n"
         "o.list_clips(), dir(o)\n"
-        "assert [e.load()(**{k: e.defaults[k] for k in e.own}) for e in r.optimizer] and r.scheduler['cosine'].load()(3, 10)\n"
+        "assert [e.load()(**{k: e.defaults[k] for k in e.own}) for e in r.optimizer]\n"
+        "assert r.scheduler['cosine'].load()(3, 10)\n"
         "assert 'torch' not in sys.modules, 'torch was imported'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ava.optimization.__path__[0] + "/../..")

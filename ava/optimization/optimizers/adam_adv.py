@@ -13,7 +13,7 @@ from ava.registry import Decay, NonNegativeFloat, PositiveFloat, optimizer
 
 @optimizer(title="AdamAdv", defaults={"state": "factored", "stochastic_rounding": True})
 def adam_adv(
-    lr: PositiveFloat = 1e-3,
+    lr: PositiveFloat = 5e-3,
     betas: tuple[Decay, Decay] = (0.9, 0.999),
     eps: NonNegativeFloat = 1e-8,
     weight_decay: NonNegativeFloat = 0.0,
@@ -29,7 +29,7 @@ def adam_adv(
     AdEMAMix is not corrected.
 
     Args:
-        lr: learning rate; with factored moments AdamW's, up to three times as much.
+        lr: learning rate; with factored moments up to five times AdamW's, which update by less.
         betas: decay of the mean and of the mean square of the gradient.
         eps: keeps the division from zero, outside the root.
         weight_decay: decay per unit of learning rate.

@@ -9,7 +9,7 @@ from ava.registry import Decay, NonNegativeFloat, PositiveFloat, optimizer
 
 @optimizer(title="AdoptAdv", defaults={"state": "factored", "stochastic_rounding": True})
 def adopt_adv(
-    lr: PositiveFloat = 1e-4,
+    lr: PositiveFloat = 5e-3,
     betas: tuple[Decay, Decay] = (0.9, 0.9999),
     eps: PositiveFloat = 1e-6,
     weight_decay: NonNegativeFloat = 0.0,
@@ -20,7 +20,7 @@ def adopt_adv(
     family's other members; with `atan2` there is no clip, and the first step updates too.
 
     Args:
-        lr: learning rate; 1e-4 for finetuning.
+        lr: learning rate; up to five times AdamW's with factored moments, 1e-4 for finetuning.
         betas: decay of the mean of normalised gradients, and of the mean square of gradients.
         eps: least divisor. (adv_optm adds it instead; we follow the paper.)
         weight_decay: decay per unit of learning rate.

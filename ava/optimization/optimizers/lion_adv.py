@@ -13,7 +13,7 @@ from ava.registry import Decay, NonNegativeFloat, PositiveFloat, optimizer
 
 @optimizer(title="LionAdv", defaults={"state": "factored", "stochastic_rounding": True})
 def lion_adv(
-    lr: PositiveFloat = 1e-4,
+    lr: PositiveFloat = 1e-3,
     betas: tuple[Decay, Decay] = (0.9, 0.99),
     weight_decay: NonNegativeFloat = 0.0,
     clip_threshold: PositiveFloat | None = None,
@@ -24,7 +24,7 @@ def lion_adv(
         u = sign(b1 m + (1 - b1) g);  p <- (1 - lr wd) p - lr u;  m <- b2 m + (1 - b2) g
 
     Args:
-        lr: learning rate; 3 to 10 times smaller than AdamW's.
+        lr: learning rate; with factored momentum AdamW's, with a dense one 3 to 10 times smaller.
         betas: weight of the momentum in this update, and decay of the momentum.
         weight_decay: decay per unit of learning rate; 3 to 10 times larger than AdamW's.
         clip_threshold: greatest length of each parameter's gradient; None does not clip.

@@ -20,8 +20,8 @@ def prodigy(
     d0: PositiveFloat = 1e-6,
     d_coef: PositiveFloat = 1.0,
     growth_rate: PositiveFloat | None = None,
-    bias_correction: bool = False,
-    safeguard_warmup: bool = False,
+    bias_correction: bool = True,
+    safeguard_warmup: bool = True,
 ) -> Words:
     """Prodigy: Adam that finds its own learning rate; where no rate is known. 16 bytes of state a parameter.
 
@@ -31,7 +31,8 @@ def prodigy(
         p <- (1 - dlr wd) p - dlr m / (sqrt(v) + d_new eps)
 
     16-bit parameters are rounded at random by default: to nearest they would not move by d0, and d would never grow.
-    Groups may have rates of their own; prodigyopt allows one rate and 0. With b1 = 0 it scales the gradient by d_new.
+    Groups may have rates of their own; prodigyopt allows one rate and 0, and has the last two options off: then a
+    warmup or a noisy start can drive the estimate far too high. With b1 = 0 it scales the gradient by d_new.
 
     Args:
         lr: factor on the estimated rate; leave it at 1 and let a schedule move it, a cosine if in doubt.

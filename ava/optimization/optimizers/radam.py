@@ -27,7 +27,8 @@ def radam(
     torch.optim and the authors' code this does above 5, and eps stands beside the uncorrected root.
 
     Args:
-        lr: learning rate, up to three times Adam's; the first steps (5 of the default betas) are undivided and as long as the gradient.
+        lr: learning rate, up to three times Adam's; the first steps (5 of the default betas) are undivided and as
+            long as the gradient.
         betas: decay of the mean and of the mean square of the gradient.
         eps: keeps the division from zero.
         weight_decay: decay, as part of the gradient.

@@ -137,7 +137,9 @@ def alone():
 
 @pytest.mark.xdist_group("ranks")
 @pytest.mark.parametrize("name", ["adamw", "lion", "adafactor", "prodigy"])
-@pytest.mark.parametrize("options", [{}, {"state": "factored"}, {"state": "int8"}], ids=lambda o: o.get("state", "dense"))
+@pytest.mark.parametrize(
+    "options", [{}, {"state": "factored"}, {"state": "int8"}], ids=lambda o: o.get("state", "dense")
+)
 def test_distributed_checkpoints_of_sharded_models(name, options, alone):
     """FSDP2 with torch's own functions for state dicts: training goes on bit for bit."""
     from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict

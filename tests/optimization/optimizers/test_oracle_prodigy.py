@@ -10,6 +10,8 @@ from ava.optimization import get_optimizer
 from tests.optimization.optimizers.oracles import parameters, set_gradients, two_groups
 from tests.optimization.optimizers.test_oracles import ENGINES, train_both
 
+PLAIN = {"bias_correction": False, "safeguard_warmup": False}
+"""prodigyopt's defaults."""
 VARIANTS = [
     ({}, {}),
     ({"bias_correction": True}, {"use_bias_correction": True}),
@@ -26,7 +28,7 @@ VARIANTS = [
 def test_prodigy_equals_prodigyopt(engine, weight_decay, variant, theirs):
     mine, yours = parameters(), parameters()
     options, second = {"d0": 1e-4, "weight_decay": weight_decay}, {"weight_decay": 0.3}
-    ours = get_optimizer("prodigy")(two_groups(mine, **second), **options, **variant, engine=engine)
+    ours = get_optimizer("prodigy")(two_groups(mine, **second), **PLAIN | options | variant, engine=engine)
     oracle = prodigyopt.Prodigy(two_groups(yours, **second), **options, **theirs)
     assert train_both(ours, mine, oracle, yours) < 1e-10
     for key in ("d", "d_max", "d_numerator"):
@@ -40,14 +42,14 @@ def test_without_a_first_moment_the_gradient_has_the_old_scale():
     """
     for beta1, low, high in ((0.0, 1e-3, 10.0), (1e-300, 0.0, 1e-10)):
         mine, yours = parameters(), parameters()
-        ours = get_optimizer("prodigy")(mine, betas=(beta1, 0.99), d0=1e-4)
+        ours = get_optimizer("prodigy")(mine, betas=(beta1, 0.99), d0=1e-4, **PLAIN)
         assert low <= train_both(ours, mine, prodigyopt.Prodigy(yours, betas=(beta1, 0.99), d0=1e-4), yours) < high
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_one_estimate_for_all_groups(engine):
     params = parameters()
-    optimizer = get_optimizer("prodigy")(two_groups(params, weight_decay=0.3), engine=engine)
+    optimizer = get_optimizer("prodigy")(two_groups(params, weight_decay=0.3), **PLAIN, engine=engine)
     for step in range(5):
         set_gradients(params, step)
         optimizer.step()
@@ -62,7 +64,8 @@ def test_who_comes_late_shares_the_estimate(engine, is_added):
     """A group thawed or added in the middle of training does not throw the others back to d0."""
     params = parameters()
     early, late = {"params": params[:1]}, {"params": params[1:]}
-    optimizer = get_optimizer("prodigy")([early] if is_added else [early, late], d0=1e-4, engine=engine)
+    groups = [early] if is_added else [early, late]
+    optimizer = get_optimizer("prodigy")(groups, d0=1e-4, **PLAIN, engine=engine)
     for step in range(10):
         set_gradients(params[:1], step)
         optimizer.step()

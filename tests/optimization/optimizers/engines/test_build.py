@@ -121,10 +121,9 @@ def test_a_directory_that_can_only_be_read_serves_what_it_has(tmp_path, monkeypa
     monkeypatch.setattr(build.tempfile, "TemporaryDirectory", refuse)
     assert build.load(SOURCE).answer() == 42
     assert calls() == 1
-    with pytest.warns(RuntimeWarning, match="Permission denied") as told:
+    with pytest.warns(RuntimeWarning, match="Permission denied"):
         assert build.load(SOURCE.replace("42", "43")).answer() == 43
-        assert build.load(SOURCE.replace("42", "44")).answer() == 44
-    assert len(told) == 1
+    assert build.load(SOURCE.replace("42", "44")).answer() == 44  # a second warning would be an error
     assert calls() == 3
 
 

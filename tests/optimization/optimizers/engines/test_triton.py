@@ -18,9 +18,9 @@ from ava.optimization.optimizers.engines import conduct, fused, reference
 from ava.optimization.optimizers.engines.native import engine as native
 from ava.optimization.optimizers.engines.triton import engine as triton
 from ava.optimization.optimizers.engines.triton import kernel
-from ava.optimization.optimizers.engines.triton.layout import CHUNK
+from ava.optimization.optimizers.engines.triton.layout import CHUNK, LANES, SUM_DEPTH, SUM_LANES, TILE
 from tests.optimization.optimizers.cells import SHARED
-from tests.optimization.optimizers.engines.test_native import (
+from tests.optimization.optimizers.engines.twins import (
     CHANGES,
     MATRIX_METHODS,
     PAIRS,
@@ -244,6 +244,18 @@ class TestInterpreted:
             twins.step(step)
         assert names_of(spoken) == {"triton"}
         twins.check(1e-12)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        ("name", "options"),
+        [("adafactor", {}), ("lion", {"state": "factored", "orthograd": True}), ("lamb", {})],
+        ids=["adafactor", "lion", "lamb"],
+    )
+    def test_more_pieces_than_are_added_up_at_once(self, name, options, spoken):
+        shapes = ((SUM_DEPTH * TILE + 9, SUM_LANES + 5), (7, 11), (LANES * CHUNK // 4 + 1, 5))
+        twins = Twins(name, shapes, torch.float64, grouped=False, **options).train(2)
+        assert names_of(spoken) == {"triton"}
+        twins.check(1e-10)
 
     def test_a_schedule_prints_no_kernel(self, spoken):
         p = torch.nn.Parameter(torch.ones(3))

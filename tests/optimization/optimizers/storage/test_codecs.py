@@ -103,7 +103,7 @@ def test_rounding_is_right_in_the_mean(name, slot):
 
 @pytest.mark.parametrize("name", ["bf16", "int8"])
 def test_a_slow_mean_stays_where_it_belongs(name):
-    """Rounded with wrong odds, if only by a thousandth, a mean with decay 0.999 would wander off in a thousand steps."""
+    """With odds that are wrong by a thousandth, a mean with decay 0.999 would wander off in a thousand steps."""
     wanted = torch.linspace(0.01, 1, 256)
     mean, ends = wanted.clone(), []
     for step in range(3000):

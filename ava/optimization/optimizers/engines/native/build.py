@@ -20,8 +20,8 @@ import warnings
 from pathlib import Path
 
 FLAGS = (
-    "-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros", "-fPIC", "-shared", "-w",
-    "-fopenmp",
+    "-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-w", "-fopenmp",
+    "-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros",
 )  # fmt: skip
 """Sums may be reordered, or no reduction would be vectorised. No -ffast-math: it would flush the whole process's small
 numbers to zero."""

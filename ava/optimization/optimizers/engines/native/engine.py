@@ -18,6 +18,7 @@ from ava.optimization.optimizers.engines.native.job import Job, Kernel
 from ava.optimization.optimizers.engines.native.kernel import print_kernel
 from ava.optimization.optimizers.engines.native.layout import lay_out
 from ava.optimization.optimizers.engines.native.storage import C_TYPES
+from ava.optimization.optimizers.engines.tracing.delay import delay
 from ava.optimization.optimizers.engines.tracing.graph import Untraceable, record
 from ava.optimization.optimizers.sentence import Sentence, common_slots
 from ava.optimization.optimizers.storage.choice import SMALLEST_INT8, counts_steps
@@ -134,7 +135,7 @@ def _make(
     is_small: bool, counts: bool,
 ) -> Kernel | None:  # fmt: skip
     try:
-        graph = record(sentence, group, is_scaled)
+        graph = delay(record(sentence, group, is_scaled))
         layout = lay_out(graph, sentence, state, dtype, is_small=is_small, rounds_at_random=rounds, counts=counts)
         return Kernel(layout, load(print_kernel(layout)))
     except Untraceable:

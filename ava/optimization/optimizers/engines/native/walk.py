@@ -19,6 +19,8 @@ from ava.optimization.optimizers.engines.tracing.passes import Pass
 
 BLOCK = 512
 """Elements of a block: few enough for all buffers to stay in the first cache."""
+LONG_BLOCK = 4096
+"""Elements of a block without buffers."""
 PADDING = 256
 """Elements between two buffers: at equal distance from a page's start, a load waits for another buffer's store."""
 SCALE_BLOCK = 256
@@ -45,7 +47,7 @@ class _Walk:
         self.scaled = [store for store in self.written.values() if store.codec == "int8"]
         self.later = self._later()
         is_scaled = any(layout.stores[name].codec == "int8" for name in self.touched)
-        self.block = SCALE_BLOCK if is_scaled else BLOCK
+        self.block = SCALE_BLOCK if is_scaled else BLOCK if self._has_buffers else LONG_BLOCK
 
     def text(self) -> str:
         """Head, declarations, the loop over blocks, and the sums put away."""
@@ -140,7 +142,7 @@ class _Walk:
 
     @property
     def _has_buffers(self) -> bool:
-        return bool(self.later) or any(self.layout.stores[name].is_factored for name in self.read)
+        return bool(self.later) or self._has_square or any(not _is_one(node) for node in self.borders)
 
     @property
     def _has_matrix(self) -> bool:
@@ -221,14 +223,8 @@ class _Walk:
                 for s in sorted({x.place // 2 for x in self.scaled})
             ]
             encoded = [store.write_late(f"out_{k}") for k, store in enumerate(self.scaled)]
-            lines += [
-                _VECTORISED,
-                "for (int j = 0; j < (int)n; ++j) {",
-                "const i64 i = b + j;",
-                *draws,
-                *encoded,
-                "}",
-            ]
+            head = [_VECTORISED, "for (int j = 0; j < (int)n; ++j) {", "const i64 i = b + j;"]
+            lines += [*head, *draws, *encoded, "}"]
         return lines + [statement.replace("BUFFER", f"out_{k}") for k, (_, statement) in enumerate(self.later)]
 
 

@@ -12,7 +12,6 @@ everything that is written, in the last.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -273,8 +272,3 @@ def record(sentence: Sentence, group: Mapping[str, Any], is_scaled: bool) -> Gra
         word.rule(t, h)
     outputs = {name: recorder.node(vars(t)[name]) for name in ("p", *(slot.name for slot in slots))}
     return Graph(recorder.nodes, outputs, slots, totals)
-
-
-def is_finite_constant(node: Node) -> bool:
-    """Whether a node is a number that can be printed as it is."""
-    return node.op == "constant" and math.isfinite(float(node.name))

@@ -55,32 +55,36 @@ def schedule(graph: Graph, dense: Iterable[str]) -> Schedule:
         graph: the recorded sentence.
         dense: slots stored as they are computed, which may be written early.
     """
-    live = reachable(graph.outputs.values(), frozenset())
+    changed = {name: node for name, node in graph.outputs.items() if not _untouched(name, node)}
+    live = reachable(changed.values(), frozenset())
     sums = [node for node in graph.nodes if node in live and node.op in REDUCTIONS]
-    elements = {name: node for name, node in graph.outputs.items() if node.extent == "element" or name == "p"}
-    results = {name: node for name, node in graph.outputs.items() if name not in elements}
-    last = max([node.level for node in elements.values()] + [node.level - 1 for node in sums])
+    elements = {name: node for name, node in changed.items() if node.extent == "element"}
+    results = {name: node for name, node in changed.items() if name not in elements}
+    last = max([node.level for node in elements.values()] + [node.level - 1 for node in sums], default=0)
     writes = dict.fromkeys(elements, last)
-    for name in dense:
-        if name in elements:
-            _write_early(name, elements, sums, writes, last)
+    _write_early([name for name in dense if name in elements], elements, sums, writes, last)
     passes = [_pass(number, elements, sums, writes, last) for number in range(last + 1)]
     small = [node for node in graph.nodes if node in live and node.extent != "element"]
     between = [[node for node in small if node.level == level] for level in range(last + 2)]
     return Schedule(passes, between, results)
 
 
-def _write_early(name: str, elements: dict[str, Node], sums: list[Node], writes: dict[str, int], last: int) -> None:
-    """Store a slot in the pass that first knows it, if that is right and moves fewer bytes."""
-    first = elements[name].level
-    if first == last or _untouched(name, elements[name]):
-        return
-    early = {**writes, name: first}
-    for number in range(first + 1, last + 1):
-        if name in _inputs(_pass(number, elements, sums, early, last).elements):
-            return  # a later pass needs the old value
-    if _traffic(elements, sums, early, last) < _traffic(elements, sums, writes, last):
-        writes[name] = first
+def _write_early(
+    names: list[str], elements: dict[str, Node], sums: list[Node], writes: dict[str, int], last: int
+) -> None:  # fmt: skip
+    """Store slots in the pass that first knows them, all together or one by one, where that moves fewer bytes."""
+    movable = [name for name in names if elements[name].level < last]
+    for chosen in (movable, *([name] for name in movable)):
+        early = writes | {name: elements[name].level for name in chosen}
+        right = all(_is_new(name, elements, sums, early, last) for name in chosen)
+        if right and _traffic(elements, sums, early, last) < _traffic(elements, sums, writes, last):
+            writes.update(early)
+
+
+def _is_new(name: str, elements: dict[str, Node], sums: list[Node], writes: dict[str, int], last: int) -> bool:
+    """Whether no pass after the one that stores a slot needs its old value."""
+    later = range(writes[name] + 1, last + 1)
+    return all(name not in _inputs(_pass(number, elements, sums, writes, last).elements) for number in later)
 
 
 def _untouched(name: str, node: Node) -> bool:

@@ -36,7 +36,7 @@ class _Between:
         self.nodes = [node for node in layout.schedule.between[level] if node in layout.places]
         own = set(layout.schedule.between[level])
         results = layout.schedule.results.items()
-        self.results = [(k, n) for k, n in results if n in own and k in layout.small and not _is_same(k, n)]
+        self.results = [(k, n) for k, n in results if n in own and k in layout.small]
         self.ready = {node for node in self.nodes if node.extent == "uniform"}
 
     def text(self) -> str:
@@ -225,10 +225,6 @@ class _Between:
 
     def _pass_of(self, name: str) -> int:
         return next(number for number, one in enumerate(self.layout.schedule.passes) if name in one.writes)
-
-
-def _is_same(name: str, node: Node) -> bool:
-    return node.op == "input" and node.name == name
 
 
 _order: Callable[[Node], int] = lambda node: node.number  # noqa: E731

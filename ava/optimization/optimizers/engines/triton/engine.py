@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ava.optimization.optimizers.engines.batch import Batch, Conversation, Totals, localise
+from ava.optimization.optimizers.engines.tracing.delay import delay
 from ava.optimization.optimizers.engines.tracing.graph import Untraceable, record
 from ava.optimization.optimizers.engines.triton.job import Job, Kernels, are_aligned, are_plain, on_device
 from ava.optimization.optimizers.engines.triton.kernel import is_installed, is_interpreted
@@ -154,8 +155,9 @@ def layout_of(
 ) -> Layout | None:  # fmt: skip
     """What a sentence's kernels are printed from, or None if it has none."""
     try:
+        graph = delay(record(sentence, group, is_scaled))
         return lay_out(
-            record(sentence, group, is_scaled), sentence, state, dtype, is_small=is_small, rounds_at_random=rounds,
+            graph, sentence, state, dtype, is_small=is_small, rounds_at_random=rounds,
             counts=counts_steps(sentence, group), on_device=tensors, is_aligned=is_aligned,
         )  # fmt: skip
     except Untraceable:

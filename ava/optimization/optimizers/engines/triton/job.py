@@ -137,7 +137,7 @@ class Job:
             for number in range(first, last + 1):
                 for name in self.kernels.order[number]:
                     self._launch(name)
-        return {name: self._part(name) for name, node in layout.graph.totals.items() if node.level == last}
+        return {name: self._part(name) for name, told in layout.told.items() if told == last}
 
     def _launch(self, name: str) -> None:
         function, kind = self.kernels.functions[name], name.partition("_")[0]
@@ -160,17 +160,16 @@ class Job:
         node = self.layout.graph.totals[name]
         if node.extent == "uniform":
             return self._uniforms[:, self.layout.uniform(node)].sum()
-        same = [n for n in self.layout.schedule.passes[node.level].sums if n.op in ("sum", "total")]
+        same = [n for n in self.layout.schedule.passes[self.layout.told[name]].sums if n.op in ("sum", "total")]
         place = next(i for i, n in enumerate(same) if n.op == "total" and n.name == name)
         return self._sums[place, : self.num_pieces].sum()
 
     def common(self) -> Totals:
         """The new values of what all parameters share; those that no rule has assigned are left out."""
-        results = {name: self.layout.schedule.results[name] for name in self.layout.common}
         return {
             name: self._uniforms[0, self.layout.uniform(node)].clone()
-            for name, node in results.items()
-            if node in self.layout.places
+            for name, node in self.layout.schedule.results.items()
+            if name in self.layout.common and node in self.layout.places
         }
 
 

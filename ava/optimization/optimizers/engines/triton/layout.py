@@ -90,7 +90,12 @@ class Layout:
     @property
     def breaks(self) -> list[int]:
         """The passes after which sums over all parameters have to be told."""
-        return sorted({node.level for node in self.graph.totals.values()})
+        return sorted(set(self.told.values()))
+
+    @property
+    def told(self) -> dict[str, int]:
+        """For each sum over all parameters, the pass that gathers the last of it."""
+        return {node.name: node.level - 1 for node in self.graph.nodes if node.op == "total"}
 
     @property
     def end(self) -> int:
@@ -124,12 +129,7 @@ class Layout:
     @property
     def factored(self) -> list[Store]:
         """The slots whose magnitudes are summed along the rows and columns of a square."""
-        written = {
-            name
-            for one in self.schedule.passes
-            for name, node in one.writes.items()
-            if not (node.op == "input" and node.name == name)
-        }
+        written = {name for one in self.schedule.passes for name in one.writes}
         return [s for name, s in self.stores.items() if s.codec == "factored" and name in written]
 
 
@@ -176,8 +176,8 @@ def lay_out(
 
 
 def _refuse(graph: Graph, plan: Schedule, stores: dict[str, Store], dtype: torch.dtype) -> None:
-    if any(name in stores for name in plan.results):
-        raise Untraceable("a slot of the parameter's shape gets one number")
+    if any(name in stores or name == "p" for name in plan.results):
+        raise Untraceable("what has the parameter's shape gets one number")
     if dtype is torch.float64 and any(node.op == "atan2" for node in graph.nodes):
         raise Untraceable("there is no arc tangent in double precision")
     if any(node.extent in ("row", "column") or node.op == "constant" for node in graph.totals.values()):

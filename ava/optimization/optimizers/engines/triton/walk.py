@@ -32,7 +32,7 @@ def walks(layout: Layout, number: int) -> dict[str, str]:
     if squares:
         kernels[f"square_{number}"] = _Tiles(layout, one, squares, squares).text(f"square_{number}", "SQUARE_")
     pieces = _Pieces(layout, one)
-    if pieces.sums or pieces.writes:
+    if pieces.sums or one.writes:
         kernels[f"walk_{number}"] = pieces.text(f"walk_{number}")
     return kernels
 
@@ -109,9 +109,7 @@ class _Pieces:
     def __init__(self, layout: Layout, one: Pass) -> None:
         self.layout, self.one = layout, one
         self.sums = [node for node in one.sums if node.op in ("sum", "total")]
-        # What no rule has assigned is not stored anew: it might be rounded anew.
-        self.writes = {k: n for k, n in one.writes.items() if not (n.op == "input" and n.name == k)}
-        self.elements = _Elements(layout, one, [n.args[0] for n in self.sums] + list(self.writes.values()))
+        self.elements = _Elements(layout, one, [n.args[0] for n in self.sums] + list(one.writes.values()))
 
     def text(self, name: str) -> str:
         """A function for full pieces and the last one alike, and the kernel that chooses: full ones need no mask."""
@@ -148,12 +146,12 @@ def {name}({ARGUMENTS}):
 
     def _compute(self) -> list[str]:
         streams = self._streams()
-        lines = self.elements.lines(tuple(self.writes), streams)
+        lines = self.elements.lines(tuple(self.one.writes), streams)
         return lines + [f"draw_{s} = draw_at(key_{s}, i)" for s in streams]
 
     def _streams(self) -> list[int]:
-        stores = [self.layout.stores[name] for name in self.writes if name != "p"]
-        rounds = self.layout.rounds_at_random and "p" in self.writes
+        stores = [self.layout.stores[name] for name in self.one.writes if name != "p"]
+        rounds = self.layout.rounds_at_random and "p" in self.one.writes
         return sorted({s.place // 2 for s in stores if s.draws} | ({ROUNDING} if rounds else set()))
 
     def _gather(self) -> list[str]:
@@ -165,10 +163,8 @@ def {name}({ARGUMENTS}):
 
     def _store(self) -> list[str]:
         lines, layout = [], self.layout
-        for name, node in self.writes.items():
+        for name, node in self.one.writes.items():
             value = self.elements.plain(node)
-            if node.extent == "uniform":
-                value = f"({value} + tl.zeros([{CHUNK}], {layout.number}))"
             if name in layout.stores:
                 lines += layout.stores[name].write(value, layout.storage, CHUNK)
             elif layout.rounds_at_random:
