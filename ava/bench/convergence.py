@@ -3,6 +3,7 @@
     ava bench convergence                       every optimizer, digits and a small GPT
     ava bench convergence --seeds 3 --only radam ranger --json convergence.json
     ava bench convergence --problems gpt --only sgd --with optimizer.lr=0.3
+    ava bench convergence --seeds 2 --each optimizer.cautious=true "optimizer.sam_rho=0.5 optimizer.sam_adaptive=true"
 
 A run is composed, built and stepped as `ava-train` does it: same batches and start for all, gradients clipped at norm
 1, cosine over the whole training after a warmup of 5 %. Only where an optimizer's paper forbids a schedule does it
@@ -77,7 +78,6 @@ PROBLEMS = {
 
 COSINE = ("scheduler=cosine", "scheduler.warmup_steps={warmup}")
 SCHEDULES = {
-    "adafactor": ("scheduler=constant",),  # chooses its own rate, which no schedule can move
     "schedule_free_adamw": ("scheduler=constant", "optimizer.warmup_steps={warmup}"),
     "schedule_free_sgd": ("scheduler=constant", "optimizer.warmup_steps={warmup}"),
 }
@@ -92,6 +92,15 @@ class Result:
     train: float
 
 
+@dataclass(frozen=True)
+class Contender:
+    """An optimizer with overrides of its defaults, and what the table calls it."""
+
+    optimizer: str
+    overrides: tuple[str, ...]
+    label: str
+
+
 def main(argv: list[str] | None = None) -> int:
     """Train, print the table, and write JSON where asked.
 
@@ -103,7 +112,12 @@ def main(argv: list[str] | None = None) -> int:
         torch.set_num_threads(arguments.threads)
     names = _known(arguments.only)
     problems = {name: PROBLEMS[name] for name in arguments.problems}
-    rows = compare(names, problems, range(arguments.seeds), arguments.extra)
+    if arguments.each:
+        contenders = [Contender(name, (*arguments.extra, *words.split()), f"{name} {words}")
+                      for name in arguments.only or [BASE] for words in arguments.each]  # fmt: skip
+    else:
+        contenders = [Contender(name, tuple(arguments.extra), name) for name in names]
+    rows = contest(contenders, problems, range(arguments.seeds))
     _print(rows, list(problems))
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": machine.describe(), "rows": rows}, indent=2), encoding="utf-8")
@@ -118,6 +132,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--threads", type=_positive, default=None, help="torch threads (default: torch's own)")
     add("--only", nargs="+", metavar="NAME", help=f"only these optimizers, beside {BASE}")
     add("--with", nargs="+", metavar="OVERRIDE", default=[], dest="extra", help=f"for all but {BASE}, to try defaults")
+    add("--each", nargs="+", metavar="OVERRIDES",
+        help=f"a row for each, of --only or {BASE}; several overrides that belong together in quotes")  # fmt: skip
     add("--json", type=Path, help="write the figures here as well")
     return parser.parse_args(argv)
 
@@ -151,15 +167,29 @@ def compare(
         extra: overrides for all but the base.
 
     Returns:
-        One row an optimizer: `optimizer`, `passes`, and of each problem `NAME`, the mean validation loss, `NAME_train`,
+        The rows of `contest`.
+    """
+    return contest([Contender(name, tuple(extra), name) for name in names], problems, seeds)
+
+
+def contest(contenders: list[Contender], problems: dict[str, Problem], seeds: Iterable[int]) -> list[dict[str, Any]]:
+    """Train every contender on every problem.
+
+    Args:
+        contenders: the base with its defaults comes first by itself.
+        problems: name -> what to train.
+        seeds: one training each; the base has the same.
+
+    Returns:
+        One row a contender: `optimizer`, `passes`, and of each problem `NAME`, the mean validation loss, `NAME_train`,
         `NAME_ratio` to the base, and `NAME_seeds`, the validation loss of each seed.
     """
     seeds = list(seeds)
     rows: list[dict[str, Any]] = []
-    for name in track([BASE, *names], "training", transient=True):
-        row: dict[str, Any] = {"optimizer": name, "passes": True}
+    for one in track([Contender(BASE, (), BASE), *contenders], "training", transient=True):
+        row: dict[str, Any] = {"optimizer": one.label, "passes": True}
         for label, problem in problems.items():
-            results = [train(problem, name, seed, extra if name != BASE else ()) for seed in seeds]
+            results = [train(problem, one.optimizer, seed, one.overrides) for seed in seeds]
             mean = statistics.fmean(result.valid for result in results)
             ratio = mean / (rows[0][label] if rows else mean)
             row |= {

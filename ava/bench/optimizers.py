@@ -2,6 +2,7 @@
 
     ava bench optimizers                        every rule, both parameter sets, all libraries that are installed
     ava bench optimizers --only lion adamw-int8 --sets gpt --json optimizers.json
+    ava bench optimizers --options --sets gpt   AdamW and Lion with each option over the same without it
     ava bench optimizers --memory               bytes of gradients, with and without `fused_backward`
 
 A ratio is the median over rounds of an arm's time per step over the base's of the same round. The target is on
@@ -20,7 +21,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ava.bench import gradients, machine
+from ava.bench import gradients, machine, optimizer_options
 from ava.bench.parameter_sets import SETS, ParameterSet
 from ava.bench.rules import RULES, choose_arms
 from ava.bench.steps import Measured, compare
@@ -31,7 +32,7 @@ COLUMNS = {
     "best_peer": "best peer", "wall_ratio": "wall / fused", "cpu_ms": "CPU ms", "cpu_min_ms": "min",
     "wall_ms": "wall ms", "wall_min_ms": "min ", "state_bytes": "state B/param", "target_bytes": "target B",
 }  # fmt: skip
-WORDS = ("set", "rule", "library", "model", "arm")
+WORDS = ("set", "rule", "library", "option", "model", "arm")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,6 +48,12 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.memory:
         columns = gradients.COLUMNS
         rows, missing = gradients.measure(["mlp", "gpt"], arguments.only or ["adamw"])
+    elif arguments.options:
+        columns, rows, missing = optimizer_options.COLUMNS, [], []
+        for name in arguments.sets:
+            chosen = arguments.only or list(optimizer_options.OPTIMIZERS)
+            found, refused = optimizer_options.measure(chosen, SETS[name], arguments.rounds)
+            rows, missing = rows + found, missing + refused
     else:
         arms, missing = choose_arms(rules, arguments.peers)
         rows, columns = [], COLUMNS
@@ -68,6 +75,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--only", nargs="+", metavar="NAME", help="only these rules: " + ", ".join(RULES))
     add("--no-peers", dest="peers", action="store_false", help="leave out everybody else's, save the base")
     add("--memory", action="store_true", help="measure the memory of gradients instead of time")
+    add("--options", action="store_true", help="measure the shared options, each over the plain optimizer")
     add("--json", type=Path, help="write the figures here as well")
     return parser.parse_args(argv)
 

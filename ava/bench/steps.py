@@ -43,7 +43,7 @@ class Measured:
 
 
 def compare(
-    arms: list[Arm], parameter_set: ParameterSet, rounds: int, tell: Callable[[str], None] = print
+    arms: list[Arm], parameter_set: ParameterSet, rounds: int, tell: Callable[[str], None] = print, base: Arm = BASE
 ) -> list[Measured]:
     """Measure every arm beside the base, some at a time.
 
@@ -52,6 +52,7 @@ def compare(
         parameter_set: what each optimizer gets its own copy of.
         rounds: turns that count.
         tell: is told which arms failed, and why.
+        base: what the arms are measured beside.
 
     Returns:
         The base first, over all its rounds, then the arms that did not fail.
@@ -59,18 +60,18 @@ def compare(
     results: list[Measured] = []
     whole, held = Cost([], []), math.nan
     for start in range(0, max(1, len(arms)), ARMS_AT_ONCE):
-        optimizers = _build([BASE, *arms[start : start + ARMS_AT_ONCE]], parameter_set, tell)
+        optimizers = _build([base, *arms[start : start + ARMS_AT_ONCE]], parameter_set, tell)
         costs = take_turns({arm: optimizer.step for arm, optimizer in optimizers.items()}, rounds, tell)
-        base = costs.pop(BASE)
-        whole.cpu.extend(base.cpu)
-        whole.wall.extend(base.wall)
-        held = held_bytes(optimizers[BASE])
+        beside = costs.pop(base)
+        whole.cpu.extend(beside.cpu)
+        whole.wall.extend(beside.wall)
+        held = held_bytes(optimizers[base])
         for arm, cost in costs.items():
-            same = Cost(base.wall[: len(cost.wall)], base.cpu[: len(cost.cpu)])
+            same = Cost(beside.wall[: len(cost.wall)], beside.cpu[: len(cost.cpu)])
             results.append(Measured(arm, cost, same, held_bytes(optimizers[arm])))
         del optimizers
         gc.collect()
-    return [Measured(BASE, whole, whole, held), *results]
+    return [Measured(base, whole, whole, held), *results]
 
 
 def take_turns(

@@ -40,6 +40,16 @@ def test_the_table_holds_the_base_first_and_every_ratio_to_it(tiny, tmp_path, ca
     assert "within 1.10" in capsys.readouterr().out
 
 
+def test_each_is_a_row_and_may_be_several_overrides(tiny, tmp_path):
+    file = tmp_path / "x.json"
+    each = ["optimizer.lr=1e-3", "optimizer.lr=1e-9 optimizer.cautious=true"]
+    assert main(["bench", "convergence", "--each", *each, "--json", str(file)]) == 0
+    base, same, still = json.loads(file.read_text())["rows"]
+    assert [same["optimizer"], still["optimizer"]] == [f"adamw {words}" for words in each]
+    assert same["digits"] == base["digits"]
+    assert still["digits_ratio"] > TOLERANCE
+
+
 def test_a_training_is_the_same_again_and_better_than_none():
     trained = train(TINY, "adamw", 0, ["optimizer.lr=1e-2"])
     assert trained == train(TINY, "adamw", 0, ["optimizer.lr=1e-2"])

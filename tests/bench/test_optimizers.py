@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from ava import registry
 from ava.bench import gradients, optimizers, steps
 from ava.bench.arms.peer_optimizers import PEERS, Peer
+from ava.bench.optimizer_options import OF_HALVED, OPTIONS
 from ava.bench.parameter_sets import SETS
 from ava.bench.rules import BASE, RULES, Arm, Rule, choose_arms
 from ava.cli.main import main
@@ -50,6 +52,26 @@ def test_without_peers_only_the_base_stays(short_turns, tmp_path):
     assert optimizers.main(words) == 0
     libraries = [row["library"] for row in json.loads(file.read_text())["rows"]]
     assert libraries == ["torch fused", "ava"]
+
+
+def test_options_stand_beside_the_plain_optimizer(short_turns, tmp_path, capsys):
+    file = tmp_path / "x.json"
+    assert main(["bench", "optimizers", "--options", "--sets", "tiny", "--rounds", "2", "--json", str(file)]) == 0
+    written = json.loads(file.read_text())
+    rows = {(row["rule"], row["option"]): row for row in written["rows"]}
+    assert rows["adamw", "plain"]["ratio"] == 1.0
+    assert {option for rule, option in rows if rule == "adamw"} == {"plain", *OPTIONS}
+    assert {option for rule, option in rows if rule == "lion"} == {"plain", *OPTIONS} - {"grams", "atan2"}
+    assert ("lion, bf16 weights", "stochastic_rounding") in rows
+    assert (rows["adamw", "ademamix"]["state_bytes"], rows["lion", "lookahead=6"]["state_bytes"]) == (12.0, 8.0)
+    assert [line.split(" (")[0] for line in written["missing"]] == ["grams lion", "atan2 lion"]
+    assert "CPU / plain" in capsys.readouterr().out
+
+
+def test_every_option_is_measured_or_does_nothing_to_a_step():
+    elsewhere = {"sam_rho", "sam_adaptive", "fused_backward", "ademamix_alpha", "ademamix_beta", "lookahead_alpha"}
+    measured = {key for options in (*OPTIONS.values(), *OF_HALVED.values()) for key in options}
+    assert measured | elsewhere | {"seed"} >= registry.optimizer["lion"].shared
 
 
 def test_an_unknown_name_is_refused(capsys):

@@ -12,7 +12,7 @@ from ava.registry import Decay, NonNegativeFloat, PositiveFloat, optimizer
 
 @optimizer(title="Lion")
 def lion(
-    lr: PositiveFloat = 1e-4,
+    lr: PositiveFloat = 3e-4,
     betas: tuple[Decay, Decay] = (0.9, 0.99),
     weight_decay: NonNegativeFloat = 0.0,
 ) -> Words:
@@ -21,9 +21,9 @@ def lion(
         u = sign(b1 m + (1 - b1) g);  p <- (1 - lr wd) p - lr u;  m <- b2 m + (1 - b2) g
 
     Args:
-        lr: learning rate; 3 to 10 times smaller than AdamW's.
+        lr: learning rate; 3 times smaller than AdamW's, in long trainings up to 10.
         betas: weight of the momentum in this update, and decay of the momentum.
-        weight_decay: decay per unit of learning rate; 3 to 10 times larger than AdamW's.
+        weight_decay: decay per unit of learning rate; larger than AdamW's by as much as the rate is smaller.
 
     Reference: Chen et al. 2023, https://arxiv.org/abs/2302.06675
     """

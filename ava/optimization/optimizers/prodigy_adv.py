@@ -21,7 +21,8 @@ def prodigy_adv(
     d0: PositiveFloat = 1e-6,
     d_coef: PositiveFloat = 1.0,
     growth_rate: PositiveFloat | None = None,
-    safeguard_warmup: bool = False,
+    bias_correction: bool = True,
+    safeguard_warmup: bool = True,
     d_limiter: bool = False,
     simplified_ademamix: bool = False,
     alpha: NonNegativeFloat = 100.0,
@@ -42,6 +43,7 @@ def prodigy_adv(
         d0: first estimate; 1e-7 or 1e-8 with the accumulator, whose updates are about 100 times as large.
         d_coef: factor on the estimate: 0.5 and 2 are worth a try.
         growth_rate: greatest growth of d a step, such as 1.02; None does not limit.
+        bias_correction: whether the rate makes up for moments that start at zero.
         safeguard_warmup: keeps the estimate small while `lr` warms up.
         d_limiter: an estimate at most doubles d in 4 steps.
         simplified_ademamix: sum gradients where Adam averages them, and add this step's again.
@@ -54,6 +56,6 @@ def prodigy_adv(
     moments = (whole_beta1, raw_accumulator) if simplified_ademamix else (uncorrected_moments,)
     shared = simplified_ademamix and alpha > 0 and not d_limiter
     return (
-        *estimated_rate(beta3, growth_rate, safeguard_warmup, d_limiter=d_limiter, shared=shared),
+        *estimated_rate(beta3, growth_rate, safeguard_warmup, bias_correction, d_limiter, shared),
         *moments, divide_at_distance, weight_decay and decoupled_decay, descend,
     )  # fmt: skip

@@ -60,7 +60,7 @@ def test_adafactor_equals_transformers(engine, variant):
 def test_one_group_may_have_a_rate_and_another_its_own(engine):
     transformers = pytest.importorskip("transformers")
     mine, yours = flat_parameters(), flat_parameters()
-    ours = get_optimizer("adafactor")(two_groups(mine, lr=1e-2), engine=engine)
+    ours = get_optimizer("adafactor")(two_groups(mine, lr=1e-2), lr=None, engine=engine)
     theirs = transformers.Adafactor(two_groups(yours, lr=1e-2, relative_step=False))
     assert train_both(ours, mine, theirs, yours) < 1e-12
 
@@ -72,10 +72,10 @@ def test_a_kernel_is_factored_as_the_matrix_of_its_outputs(engine):
     kernel = torch.randn(4, 3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     mine, flat, yours = (torch.nn.Parameter(kernel.clone()) for _ in range(3))
     flat = torch.nn.Parameter(kernel.reshape(4, 12).clone())
-    ours = get_optimizer("adafactor")([mine], engine=engine)
+    ours = get_optimizer("adafactor")([mine], lr=None, engine=engine)
     assert train_both(ours, [mine], transformers.Adafactor([yours]), [yours], 1) > 1e-3
     mine.data.copy_(kernel)
-    ours, theirs = get_optimizer("adafactor")([mine], engine=engine), transformers.Adafactor([flat])
+    ours, theirs = get_optimizer("adafactor")([mine], lr=None, engine=engine), transformers.Adafactor([flat])
     for step in range(60):
         set_gradients([mine], step)
         flat.grad = mine.grad.reshape(4, 12)
@@ -98,9 +98,10 @@ def test_state_is_two_vectors():
 
 
 @each_engine
-def test_resume_is_bitwise(engine):
+@pytest.mark.parametrize("lr", [None, 1e-2])
+def test_resume_is_bitwise(engine, lr):
     params = parameters()
-    optimizer = get_optimizer("adafactor")(params, beta1=0.9, engine=engine)
+    optimizer = get_optimizer("adafactor")(params, lr=lr, beta1=0.9, engine=engine)
     for step in range(6):
         if step == 3:
             twins = [torch.nn.Parameter(p.detach().clone()) for p in params]
@@ -125,8 +126,9 @@ def test_the_factory_class_has_its_old_spelling():
 @pytest.mark.parametrize(
     ("options", "key"),
     [
-        ({"lr": 1e-3, "relative_step": True}, "relative_step"), ({"relative_step": False}, "lr"),
-        ({"lr": 1e-3, "warmup_init": True}, "warmup_init"), ({"lr": -1.0}, "lr"),
+        ({"lr": 1e-3, "relative_step": True}, "relative_step"), ({"relative_step": True}, "relative_step"),
+        ({"lr": None, "relative_step": False}, "lr"), ({"lr": 1e-3, "warmup_init": True}, "warmup_init"),
+        ({"lr": -1.0}, "lr"),
     ],
 )  # fmt: skip
 def test_contradictions_are_refused(options, key):
@@ -138,12 +140,12 @@ def test_contradictions_are_refused(options, key):
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "onecycle"])
 def test_a_rate_of_its_own_cannot_be_scheduled(schedule):
     with pytest.raises(InputError, match="its own learning rate"):
-        SchedulerFactory.create(schedule, get_optimizer("adafactor")(parameters()), 10)
-    SchedulerFactory.create(schedule, get_optimizer("adafactor")(parameters(), lr=1e-2), 10)
+        SchedulerFactory.create(schedule, get_optimizer("adafactor")(parameters(), lr=None), 10)
+    SchedulerFactory.create(schedule, get_optimizer("adafactor")(parameters()), 10)
 
 
 def test_a_constant_schedule_leaves_it_alone():
-    optimizer = get_optimizer("adafactor")(parameters())
+    optimizer = get_optimizer("adafactor")(parameters(), lr=None)
     scheduler = SchedulerFactory.create("constant", optimizer, 10)
     scheduler.step()
     assert optimizer.param_groups[0]["lr"] is None

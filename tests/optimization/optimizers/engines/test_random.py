@@ -11,7 +11,7 @@ import torch
 from ava.optimization.optimizers.engines import random
 
 LIKE = torch.empty(2**16)
-BITS = pytest.mark.parametrize("bits", [random.words, random.draws])
+BITS = pytest.mark.parametrize("bits", [random.words])
 
 
 def key(seed=0, number=0, step=1, stream=0):
@@ -86,3 +86,24 @@ def test_a_step_in_a_tensor_is_the_same():
 def test_seeds_differ():
     """In their upper half too: 64 bits are folded, not cut."""
     assert len({random.stream_key(seed, 0, 1, 0) for seed in (*range(1000), 2**45, 2**62)}) == 1002
+
+
+@pytest.mark.parametrize("shift", [0, 16])
+def test_an_elements_roundings_are_uniform_over_the_steps(shift):
+    """Chi square over 64 cells of 4096 steps, for a few elements; 5 deviations. The halves of a word have no relation."""
+    like = torch.empty(512)
+    drawn = torch.stack([random.draws(key(seed=1, step=step), like)[::100] for step in range(1, 4097)])
+    value = (drawn >> shift) & 0xFFFF
+    for element in value.T:
+        counts = torch.bincount(element >> 10, minlength=64).double()
+        assert abs(((counts - 64) ** 2 / 64).sum().item() - 63) < 5 * math.sqrt(2 * 63)
+    halves = torch.corrcoef(torch.stack([drawn[:, 1] & 0xFFFF, drawn[:, 1] >> 16]).double())[0, 1]
+    assert halves.abs() < 5 / math.sqrt(4096)
+
+
+@pytest.mark.parametrize("shift", [0, 16])
+def test_a_steps_roundings_are_spread_evenly(shift):
+    """Each of 256 cells gets its share of a parameter's numbers, much closer than by chance."""
+    value = (random.draws(key(seed=2), LIKE) >> shift) & 0xFFFF
+    counts = torch.bincount(value >> 8, minlength=256)
+    assert (counts - 256).abs().max() <= 8

@@ -22,6 +22,8 @@ _ADDRESS, _IS_CONTIGUOUS, _DTYPE = Tensor.data_ptr, Tensor.is_contiguous, attrge
 _COLUMN = {name: place for place, name in enumerate(TENSOR_COLUMNS)}
 CHUNK = 32 * 1024
 """Elements of a piece of work: enough to hide its overhead, few enough to spread over threads."""
+ELEMENTS_OF_A_THREAD = 256 * 1024
+"""A thread with less than so many elements is not worth its start."""
 WAVE = 512 * 1024
 """Elements that go through all passes before the next do, so that a later pass finds them in the cache."""
 
@@ -73,6 +75,7 @@ class Plan:
             row["NUM_ITEMS"] = len(items) - row["FIRST_ITEM"]
             self.tensors[number, : len(TENSOR_COLUMNS)] = [row[name] for name in TENSOR_COLUMNS]
         self.items: Table = np.array(items, np.int64).reshape(-1, len(ITEM_COLUMNS))
+        self.elements = int(self.tensors[:, _COLUMN["N"]].sum())
         self.waves = self._waves()
 
     def _take(self, size: int) -> int:
@@ -117,7 +120,7 @@ class Plan:
         sizes, first_item, num_items = (
             self.tensors[:, TENSOR_COLUMNS.index(c)] for c in ("N", "FIRST_ITEM", "NUM_ITEMS")
         )
-        limit = WAVE
+        limit = WAVE if len(self.layout.schedule.passes) > 1 else 16 * WAVE
         waves, start, held = [], 0, 0
         for number, size in enumerate(sizes):
             if held and held + size > limit:
@@ -204,11 +207,15 @@ class Job:
         for place, name in enumerate(names):
             self._totals[place] = totals.get(name, 0.0)
         self.kernel.function(
-            first, last, torch.get_num_threads(), self.batch.group["seed"], self._table.ctypes.data,
+            first, last, self._threads(), self.batch.group["seed"], self._table.ctypes.data,
             plan.items.ctypes.data, len(plan.waves), plan.waves.ctypes.data, self._hyper.ctypes.data,
             self._common.ctypes.data, self._totals.ctypes.data, self._scratch.ctypes.data,
         )  # fmt: skip
         return dict(zip(names, self._totals.tolist(), strict=False))
+
+    def _threads(self) -> int:
+        """As many of torch's threads as have enough to do: waiting for each other costs more than a small step."""
+        return max(1, min(torch.get_num_threads(), self.plan.elements // ELEMENTS_OF_A_THREAD))
 
     def common(self) -> dict[str, float]:
         """The new values of what all parameters share."""

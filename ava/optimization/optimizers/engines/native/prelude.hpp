@@ -42,11 +42,7 @@ static inline u32 stream_key(i64 seed, i64 number, double step, u32 stream) {
   base = mix(base + (u32)(i64)step * 0x85EBCA6Bu);
   return mix(base + stream * 0xC2B2AE35u);
 }
-static inline u32 draw_at(u32 key, u32 place) {  // scrambled less: enough to round with
-  u32 x = (place * 0x9E3779B1u) ^ key;
-  x = (x ^ (x >> 16)) * 0x7FEB352Du;
-  return x ^ (x >> 15);
-}
+static inline u32 draw_at(u32 key, u32 place) { return place * 0x9E3779B1u + key; }  // to round with: a Weyl sequence
 static inline u32 half_of(u32 draw, int half) { return half ? draw >> 16 : draw & 0xFFFFu; }
 static inline u32 bits_at(u32 key, u32 place) { return mix((place * 0x9E3779B1u) ^ key); }
 template <class T> static inline T random_at(u32 key, u32 place) { return (T)(bits_at(key, place) >> 8) * (T)(1.0 / 16777216.0); }

@@ -109,19 +109,19 @@ def _pass(number: int, elements: dict[str, Node], sums: list[Node], writes: dict
     own_writes = {name: node for name, node in elements.items() if writes[name] == number}
     stored = {elements[name]: name for name, when in writes.items() if when < number}
     roots = [node.args[0] for node in own_sums] + list(own_writes.values())
-    reached = reachable(roots, stored.keys())
+    reached = reachable(roots, stored.keys(), inside="element")
     order = sorted((n for n in reached if n.extent == "element" and n not in stored), key=lambda n: n.number)
     return Pass(own_sums, own_writes, order, {node: name for node, name in stored.items() if node in reached})
 
 
-def reachable(roots: Iterable[Node], cut: Iterable[Node]) -> set[Node]:
-    """The roots and all that they are made from, as far as the cut."""
+def reachable(roots: Iterable[Node], cut: Iterable[Node], inside: str | None = None) -> set[Node]:
+    """The roots and all that they are made from, as far as the cut, or as nodes of another extent than `inside`."""
     ends, seen, stack = set(cut), set(), list(roots)
     while stack:
         node = stack.pop()
         if node in seen:
             continue
         seen.add(node)
-        if node not in ends:
+        if node not in ends and inside in (None, node.extent):
             stack.extend(node.args)
     return seen

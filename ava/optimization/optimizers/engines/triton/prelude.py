@@ -45,10 +45,8 @@ def bits_at(key, place):
 
 @triton.jit
 def draw_at(key, place):
-    """32 bits an element, scrambled less: enough to round with."""
-    x = (place.to(tl.uint32) * 0x9E3779B1) ^ key
-    x = (x ^ (x >> 16)) * 0x7FEB352D
-    return x ^ (x >> 15)
+    """32 bits an element to round with: a Weyl sequence."""
+    return place.to(tl.uint32) * 0x9E3779B1 + key
 
 
 @triton.jit
