@@ -35,7 +35,7 @@ def test_optimizers_are_listed_with_paper_and_state_and_what_they_share_once(cap
         assert option in about
     assert "only where the gradient of this step agrees" in about["cautious"]
     assert "cautious=" not in listed
-    assert "state=factored" in of["lion_adv"]
+    assert "state=factored" in of["adam_adv"]
 
 
 def test_a_list_of_everything(capsys):

@@ -30,7 +30,6 @@ REFUSED: dict[tuple[str, str], str] = {
        for name in ("lars", "lion", "lion_adv", "prodigy_lion_adv", "schedule_free_sgd", "sgd", "sophia")},
     **{(name, "ademamix"): "has its own slow mean" for name in ("ademamix", "simplified_ademamix")},
     **{(name, "fused_backward"): SUMS for name in ("lamb", "prodigy", "prodigy_adv", "prodigy_lion_adv")},
-    ("adafactor", "layer_lr_decay"): "where the optimizer finds the rate itself",
 }  # fmt: skip
 """What is refused, with a part of the reason."""
 
