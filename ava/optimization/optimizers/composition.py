@@ -87,40 +87,29 @@ def extend(
         InputError: an option makes no sense for this optimizer; says why.
     """
     routes = words if isinstance(words, ByShape) else ByShape(words, words)
-    edits: list[Edit] = []
     if cautious and grams:
         raise InputError(
             "cautious drops what the gradient contradicts and grams turns it round: choose one.",
             key="grams", value=grams,
         )  # fmt: skip
-    if atan2:
-        edits.append(_divide_by_atan2)
-    if ademamix:
-        edits.append(_add_slow_average)
-    if cautious:
-        edits.append(_gate_cautiously)
-    if grams:
-        edits.append(_gate_by_grams)
-    if decay is not None:
-        edits.append(_decays(decay))
+    edits: list[Edit | bool] = [
+        atan2 and _divide_by_atan2, ademamix and _add_slow_average, cautious and _gate_cautiously,
+        grams and _gate_by_grams, decay is not None and _decays(str(decay)),
+    ]  # fmt: skip
     for edit in edits:
-        routes = _edit(routes, edit)
-    front: list[Stage] = []
-    front += [gradient.add_noise] if noise else []
-    front += [gradient.denoise] if denoise else []
-    shape_only: list[Stage] = [gradient.centralise] if centralise else []
-    late: list[Stage] = []
-    late += [gradient.standardise] if standardise else []
-    late += [gradient.normalise] if normalise else []
-    late += [gradient.orthogonalise] if orthograd else []
-    end: list[Stage] = []
-    end += [constraint.look_ahead] if lookahead else []
-    end += [constraint.clamp_below_zero] if non_negative else []
-    end += [constraint.limit_norm] if max_norm is not None else []
-    end += [constraint.unit_rows] if unit_norm else []
+        routes = routes if isinstance(edit, bool) else _edit(routes, edit)
+    first = compose((noise and gradient.add_noise, denoise and gradient.denoise))
+    matrices_only = compose((centralise and gradient.centralise,))
+    then = compose((
+        standardise and gradient.standardise, normalise and gradient.normalise, orthograd and gradient.orthogonalise,
+    ))  # fmt: skip
+    last = compose((
+        lookahead and constraint.look_ahead, non_negative and constraint.clamp_below_zero,
+        max_norm and constraint.limit_norm, unit_norm and constraint.unit_rows,
+    ))  # fmt: skip
     return ByShape(
-        (*front, *shape_only, *late, *compose(routes.matrices), *end),
-        (*front, *late, *compose(routes.others), *end),
+        (*first, *matrices_only, *then, *compose(routes.matrices), *last),
+        (*first, *then, *compose(routes.others), *last),
     )
 
 

@@ -19,7 +19,7 @@ def prodigy_adv(
     eps: NonNegativeFloat = 1e-8,
     weight_decay: NonNegativeFloat = 0.0,
     d0: PositiveFloat = 1e-6,
-    d_coef: PositiveFloat = 1.0,
+    d_coef: PositiveFloat = 2.0,
     growth_rate: PositiveFloat | None = None,
     bias_correction: bool = True,
     safeguard_warmup: bool = True,
@@ -32,7 +32,8 @@ def prodigy_adv(
         simplified_ademamix:  m <- b1 m + d g;  u = m + alpha d g;  d_hat / alpha, unless limited
 
     Otherwise the sentence is `prodigy`'s. What d is estimated from is never factored: 8 bytes a parameter, by which d
-    grows as it does with dense moments. (adv_optm looks at every eleventh element, and takes eps at the old d.)
+    grows as it does with dense moments. adv_optm looks at every eleventh element, takes eps at the old d, and has d_coef
+    at 1, no bias correction and no safeguard.
 
     Args:
         lr: factor on the estimated rate; leave it at 1 and let a schedule move it.
@@ -41,7 +42,7 @@ def prodigy_adv(
         eps: keeps the division from zero, in units of d.
         weight_decay: decay per unit of d lr.
         d0: first estimate; 1e-7 or 1e-8 with the accumulator, whose updates are about 100 times as large.
-        d_coef: factor on the estimate: 0.5 and 2 are worth a try.
+        d_coef: factor on the estimate: factored moments take about twice the rate, dense ones 1.
         growth_rate: greatest growth of d a step, such as 1.02; None does not limit.
         bias_correction: whether the rate makes up for moments that start at zero.
         safeguard_warmup: keeps the estimate small while `lr` warms up.

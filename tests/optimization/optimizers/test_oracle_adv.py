@@ -69,6 +69,11 @@ def test_dense_equals_adv_optm(engine, weight_decay, name, kind, options, off):
     assert train_both_over_rates(ours, mine, theirs, yours) < 1e-12
 
 
+DEFAULTS = {
+    "prodigy_adv": {"d_coef": 1.0, "bias_correction": False, "safeguard_warmup": False},
+    "prodigy_lion_adv": {"d_coef": 1.0, "safeguard_warmup": False},
+}
+"""adv_optm's, where ours are others."""
 PRODIGIES = [
     ("prodigy_adv", adv_optm.Prodigy_adv, {"eps": TINY}, {}),
     ("prodigy_adv", adv_optm.Prodigy_adv, {"eps": TINY, "d_limiter": True, "growth_rate": 1.1}, {}),
@@ -91,11 +96,24 @@ def test_dense_prodigies_equal_adv_optm(engine, weight_decay, name, kind, option
     mine, yours = parameters(), parameters()
     options, second = {**options, "weight_decay": weight_decay}, {"weight_decay": 0.3}
     own = dict.fromkeys(on, True)
-    ours = get_optimizer(name)(two_groups(mine, **second), **options, **own, state="dense", engine=engine)
+    ours = get_optimizer(name)(
+        two_groups(mine, **second), **DEFAULTS[name] | options, **own, state="dense", engine=engine
+    )
     theirs = kind(two_groups(yours, **second), **options, **dict.fromkeys(on.values(), True), slice_p=1)
     assert train_both(ours, mine, theirs, yours) < 1e-10
     assert float(ours.param_groups[0]["d"]) == pytest.approx(theirs.param_groups[0]["d"], rel=1e-10)
     assert theirs.param_groups[0]["d"] > 100 * theirs.param_groups[0]["d0"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("bias_correction", [False, True])
+def test_dense_prodigy_is_prodigy(engine, bias_correction):
+    """Whose bias correction, which adv_optm does not have, equals prodigyopt's."""
+    mine, yours = parameters(), parameters()
+    options = {"d0": 1e-4, "d_coef": 2.0, "weight_decay": 0.1, "bias_correction": bias_correction, "engine": engine}
+    ours = get_optimizer("prodigy_adv")(mine, **options, state="dense")
+    assert train_both(ours, mine, get_optimizer("prodigy")(yours, **options), yours) == 0.0
+    assert float(ours.param_groups[0]["d"]) > 2e-4
 
 
 SHARED = [
@@ -121,7 +139,7 @@ def build_both(name, option, mine, yours, weight_decay, factored, **more):
     common = dict(more) if name == "lion_adv" else {"eps": TINY, **more}
     extra = {"slice_p": 1} if name == "prodigy_adv" else {}
     ours = get_optimizer(name)(
-        mine, lr=lr / ratio, weight_decay=weight_decay * ratio, **{option: True}, **common,
+        mine, lr=lr / ratio, weight_decay=weight_decay * ratio, **{option: True}, **DEFAULTS.get(name, {}) | common,
         state="factored" if factored else "dense",
     )  # fmt: skip
     theirs = KINDS[name](
@@ -177,7 +195,9 @@ def test_factored_equals_adv_optm(engine, weight_decay, name, kind, options, ext
     """To float32's precision; Prodigy from a larger start, where `p0 - p` is more than rounding."""
     mine, yours = square_parameters(), square_parameters()
     options = {**options, "weight_decay": weight_decay}
-    ours = get_optimizer(name)(two_groups(mine, weight_decay=0.3), **options, state="factored", engine=engine)
+    ours = get_optimizer(name)(
+        two_groups(mine, weight_decay=0.3), **DEFAULTS.get(name, {}) | options, state="factored", engine=engine
+    )
     theirs = kind(two_groups(yours, weight_decay=0.3), **options, **extra, nnmf_factor=True)
     assert train_both(ours, mine, theirs, yours) < 3e-5
     sums = ours.state[mine[0]]["exp_avg.row"], theirs.state[yours[0]]["mu_m_nmf"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -15,8 +17,8 @@ def newton_schulz(x: Tensor, steps: int) -> Tensor:
         X <- X / |X|;  steps times: A = X X^T, X <- a X + (b A + c A^2) X
 
     Args:
-        x: (R, ...), seen as a matrix of R rows; on an accelerator computed in bfloat16, whose error is far below
-            the spread of S', unless it is in float64.
+        x: (R, ...), seen as a matrix of R rows; computed in bfloat16 where there are units for it (unless it is
+            in float64), whose error is far below the spread of S'.
         steps: rounds; five lift singular values above about 1e-2 of the norm.
 
     Returns:
@@ -27,11 +29,17 @@ def newton_schulz(x: Tensor, steps: int) -> Tensor:
     a, b, c = COEFFICIENTS
     matrix = x.flatten(1)
     is_tall = matrix.shape[0] > matrix.shape[1]
-    # A processor without bfloat16 units is slower in it.
-    is_wide = x.is_cpu or x.dtype == torch.float64
+    is_wide = x.dtype == torch.float64 or (x.is_cpu and not _has_bfloat16())
     y = (matrix.mT if is_tall else matrix).to(x.dtype if is_wide else torch.bfloat16)
     y = y / y.norm().clamp(min=1e-7)
     for _ in range(steps):
         gram = y @ y.mT
         y = torch.addmm(y, torch.addmm(gram, gram, gram, beta=b, alpha=c), y, beta=a)
     return (y.mT if is_tall else y).to(x.dtype).reshape(x.shape)
+
+
+@functools.cache
+def _has_bfloat16() -> bool:
+    """Whether the processor multiplies matrices of bfloat16 faster than of float32; others are slower in it."""
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(check is not None and check() for check in checks)
