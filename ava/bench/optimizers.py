@@ -52,8 +52,8 @@ def main(argv: list[str] | None = None) -> int:
         columns, rows, missing = optimizer_options.COLUMNS, [], []
         for name in arguments.sets:
             chosen = arguments.only or list(optimizer_options.OPTIMIZERS)
-            found, refused = optimizer_options.measure(chosen, SETS[name], arguments.rounds)
-            rows, missing = rows + found, missing + refused
+            measured, refused = optimizer_options.measure(chosen, SETS[name], arguments.rounds)
+            rows, missing = rows + measured, missing + refused
     else:
         arms, missing = choose_arms(rules, arguments.peers)
         rows, columns = [], COLUMNS

@@ -66,7 +66,7 @@ def test_a_saved_configuration_keeps_them_and_another_optimizer_can_be_named(tmp
 
 def test_a_configuration_from_before_them_is_read(tmp_path):
     tree = yaml.safe_load(to_yaml(compose(["optimizer=lion"])))
-    tree["optimizer"] = {"name": "lion", "lr": 1e-4}
+    tree["optimizer"] = {"name": "lion", "lr": 3e-4}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree))
 
     assert load_saved(tmp_path / "config.yaml") == compose(["optimizer=lion"])

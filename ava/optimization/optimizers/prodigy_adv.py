@@ -1,4 +1,4 @@
-"""Prodigy in little memory."""
+"""Prodigy with an accumulator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ava.optimization.optimizers.stages.write import descend
 from ava.registry import Decay, NonNegativeFloat, PositiveFloat, optimizer
 
 
-@optimizer(title="ProdigyAdv", defaults={"state": "factored", "stochastic_rounding": True})
+@optimizer(title="ProdigyAdv", defaults={"stochastic_rounding": True})
 def prodigy_adv(
     lr: PositiveFloat = 1.0,
     betas: tuple[Decay, Decay] = (0.9, 0.999),
@@ -19,7 +19,7 @@ def prodigy_adv(
     eps: NonNegativeFloat = 1e-8,
     weight_decay: NonNegativeFloat = 0.0,
     d0: PositiveFloat = 1e-6,
-    d_coef: PositiveFloat = 2.0,
+    d_coef: PositiveFloat = 1.0,
     growth_rate: PositiveFloat | None = None,
     bias_correction: bool = True,
     safeguard_warmup: bool = True,
@@ -27,13 +27,13 @@ def prodigy_adv(
     simplified_ademamix: bool = False,
     alpha: NonNegativeFloat = 100.0,
 ) -> Words:
-    """Prodigy with factored moments, and with an accumulator in place of the mean if asked; for finetuning.
+    """Prodigy, with an accumulator in place of the mean if asked; for finetuning, with state=factored in little memory.
 
         simplified_ademamix:  m <- b1 m + d g;  u = m + alpha d g;  d_hat / alpha, unless limited
 
-    Otherwise the sentence is `prodigy`'s. What d is estimated from is never factored: 8 bytes a parameter, by which d
-    grows as it does with dense moments. adv_optm looks at every eleventh element, takes eps at the old d, and has d_coef
-    at 1, no bias correction and no safeguard.
+    Otherwise the sentence is `prodigy`'s. With state=factored, take d_coef=2; what d comes from is never factored:
+    8 bytes a parameter, by which d grows as it does with dense moments. adv_optm looks at every eleventh element,
+    takes eps at the old d, and has no bias correction and no safeguard.
 
     Args:
         lr: factor on the estimated rate; leave it at 1 and let a schedule move it.

@@ -90,7 +90,7 @@ def test_seeds_differ():
 
 @pytest.mark.parametrize("shift", [0, 16])
 def test_an_elements_roundings_are_uniform_over_the_steps(shift):
-    """Chi square over 64 cells of 4096 steps, for a few elements; 5 deviations. The halves of a word have no relation."""
+    """Chi square over 64 cells of 4096 steps, for a few elements; 5 deviations. Its halves have no relation."""
     like = torch.empty(512)
     drawn = torch.stack([random.draws(key(seed=1, step=step), like)[::100] for step in range(1, 4097)])
     value = (drawn >> shift) & 0xFFFF

@@ -53,7 +53,7 @@ def _bind(batch: Batch) -> list[Job] | None:
     first = batch.parameters[0]
     if first.device.type != "cpu" or str(first.dtype) not in C_TYPES:
         return None
-    kernel = kernel_of(batch, is_small=True)
+    kernel = kernel_of(batch, is_small=first.numel() < SMALLEST_INT8)
     if kernel is None or (hasattr(first, "to_local") and not kernel.is_elementwise):
         return None
     part = localise(batch)
