@@ -90,6 +90,36 @@ static inline float angle_of(float y, float x) {
 }
 static inline double angle_of(double y, double x) { return std::atan2(y, x); }
 
+// A logarithm and a cosine that vectorise. 2 atanh((m - 1) / (m + 1)) of the fraction, which is within sqrt(2) of 1; the
+// cosine's series on [-pi, pi], within 1e-7.
+static inline float log_of(float x) {
+  const u32 raw = to_bits(x);
+  const u32 shifted = raw - 0x3F3504F3u;  // fractions from sqrt(1/2) to sqrt(2)
+  const float e = (float)((int)shifted >> 23);
+  const float m = from_bits((shifted & 0x007FFFFFu) + 0x3F3504F3u);
+  const float s = (m - 1.0f) / (m + 1.0f), z = s * s;
+  const float series = 1.0f + z * (0.33333333f + z * (0.2f + z * (0.14285714f + z * (0.11111111f + z * 0.09090909f))));
+  const float y = e * 0.693147180f + 2.0f * s * series;
+  return x > 0 ? (x < INFINITY ? y : x) : (x == 0 ? -INFINITY : NAN);
+}
+static inline double log_of(double x) { return std::log(x); }
+static inline float cos_of(float x) {
+  const float k = std::rint(x * 0.15915494f);
+  const float r = (x - k * 6.28318548f) + k * 1.74845553e-7f, y = r * r;
+  float c = -1.5619206968586225e-16f;
+  c = c * y + 4.779477332387385e-14f;
+  c = c * y + -1.1470745597729725e-11f;
+  c = c * y + 2.08767569878681e-09f;
+  c = c * y + -2.755731922398589e-07f;
+  c = c * y + 2.48015873015873e-05f;
+  c = c * y + -0.001388888888888889f;
+  c = c * y + 0.041666666666666664f;
+  c = c * y + -0.5f;
+  c = c * y + 1.0f;
+  return c;
+}
+static inline double cos_of(double x) { return std::cos(x); }
+
 // ---- Rows and columns: where a block of `n` elements begins in a matrix of so many columns.
 
 struct Place { i64 row, col, cols; };

@@ -8,7 +8,7 @@ from ava.optimization.optimizers.engines.tracing.graph import Node
 
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "gt": ">", "ge": ">=", "lt": "<", "le": "<=", "eq": "=="}
 _CALLS = {
-    "sqrt": "std::sqrt", "exp": "std::exp", "log": "std::log", "cos": "std::cos", "abs": "std::fabs",
+    "sqrt": "std::sqrt", "exp": "std::exp", "log": "log_of", "cos": "cos_of", "abs": "std::fabs",
     "sign": "sign_of", "max": "larger", "min": "smaller", "atan2": "angle_of", "pow": "std::pow", "mod": "mod_of",
 }  # fmt: skip
 
