@@ -50,6 +50,19 @@ def run_command(name: str, body: Callable[[], int]) -> int:
         return 1
 
 
+def leave(code: int) -> int:
+    """End a rank of a launch at once; elsewhere give the code back.
+
+    Gloo's threads now and then outlive their group, and abort an interpreter that ends in the ordinary way: a
+    launcher would call a finished training failed.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
 def _tell(message: str, error: BaseException, *, everywhere: bool) -> None:
     """Print a message, from rank 0 only unless each rank may have its own."""
     rank = os.environ.get("RANK", "0")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ava.cli.arguments import parse_arguments
-from ava.cli.exits import run_command
+from ava.cli.exits import leave, run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 2 bad input, 1 failed, 130 or 143 interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    return run_command("ava-train", lambda: _dispatch(words))
+    return leave(run_command("ava-train", lambda: _dispatch(words)))
 
 
 def _dispatch(words: list[str]) -> int:
