@@ -16,12 +16,13 @@ from ava.errors import InputError, Interrupted, TrainingFailed
 SECONDS_FOR_RANK_0 = 5.0
 
 
-def run_command(name: str, body: Callable[[], int]) -> int:
+def run_command(name: str, body: Callable[[], int], *, unread: int = 1) -> int:
     """Run a command and turn what it raises into an exit code.
 
     Args:
         name: the command, as messages call it.
         body: the command; returns its exit code.
+        unread: the exit code if whoever read the output leaves: a list has done its work then, a training has not.
 
     Returns:
         The exit code.
@@ -43,7 +44,7 @@ def run_command(name: str, body: Callable[[], int]) -> int:
     except BrokenPipeError:
         # Whoever read the output has left; without this, Python would complain once more as it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return unread
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         _tell(f"{name}: failed unexpectedly: {reason} (AVA_TRACEBACK=1 shows where)", error, everywhere=True)
