@@ -16,13 +16,12 @@ from ava.errors import InputError, Interrupted, TrainingFailed
 SECONDS_FOR_RANK_0 = 5.0
 
 
-def run_command(name: str, body: Callable[[], int], *, unread: int = 1) -> int:
+def run_command(name: str, body: Callable[[], int]) -> int:
     """Run a command and turn what it raises into an exit code.
 
     Args:
         name: the command, as messages call it.
         body: the command; returns its exit code.
-        unread: the exit code if whoever read the output leaves: a list has done its work then, a training has not.
 
     Returns:
         The exit code.
@@ -44,7 +43,7 @@ def run_command(name: str, body: Callable[[], int], *, unread: int = 1) -> int:
     except BrokenPipeError:
         # Whoever read the output has left; without this, Python would complain once more as it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return unread
+        return 1
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         _tell(f"{name}: failed unexpectedly: {reason} (AVA_TRACEBACK=1 shows where)", error, everywhere=True)

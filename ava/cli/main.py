@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ava.cli import train
 
         return train.main(words[1:])
-    return run_command("ava", lambda: _dispatch(words), unread=0)
+    return run_command("ava", lambda: _dispatch(words))
 
 
 def _dispatch(words: list[str]) -> int:
