@@ -39,11 +39,13 @@ NonNegativeFloat = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Ge(0), Le(1)]
 Decay = Annotated[float, Ge(0), Lt(1)]
 """The weight of the past in a moving average: `beta`, `momentum`."""
+Length = NonNegativeInt | Fraction
+"""Steps; or, where it is no whole number, a share of the training."""
 Name = Annotated[str, MinLen(1)]
 
 _ANNOTATIONS: dict[str, Any] = {
     "PositiveInt": PositiveInt, "NonNegativeInt": NonNegativeInt, "PositiveFloat": PositiveFloat,
-    "NonNegativeFloat": NonNegativeFloat, "Fraction": Fraction, "Decay": Decay, "Name": Name,
+    "NonNegativeFloat": NonNegativeFloat, "Fraction": Fraction, "Decay": Decay, "Length": Length, "Name": Name,
     "Any": Any, "Annotated": Annotated, "Literal": Literal, "Ge": Ge, "Gt": Gt, "Le": Le, "Lt": Lt, "MinLen": MinLen,
 }  # fmt: skip
 
@@ -103,12 +105,17 @@ class Registry:
         sort: what one part is called in messages, and the decorator's own name ("model").
         package: the package whose files define the built-in parts ("ava.models").
         frame: what the frame gives a builder, in order: the names before the `/` of its signature.
+        class_frame: the same where the builder is a class; None for no difference.
         shared: "module:function" whose options every part has besides its own; a tag `defaults` gives a part
             other defaults of them.
     """
 
-    def __init__(self, sort: str, package: str, frame: tuple[str, ...] = (), shared: str | None = None) -> None:
+    def __init__(
+        self, sort: str, package: str, frame: tuple[str, ...] = (), shared: str | None = None,
+        class_frame: tuple[str, ...] | None = None,
+    ) -> None:  # fmt: skip
         self.sort, self.package, self.frame, self.shared = sort, package, frame, shared
+        self.class_frame = frame if class_frame is None else class_frame
         self._builtin: dict[str, Entry] | None = None
         self._plugins: dict[str, Entry] = {}
 
@@ -171,7 +178,7 @@ class Registry:
                 hint="Give yours another name.",
             )
         try:
-            options = _read_signature(builder, self.frame)
+            options = _read_signature(builder, self.class_frame if inspect.isclass(builder) else self.frame)
         except InputError as error:
             owner = f"the signature of {self.sort} {name!r} in {builder.__module__}"
             raise InputError(f"{owner} {error.problem}", hint=error.hint) from None
@@ -273,7 +280,10 @@ def _evaluate(annotation: ast.expr) -> Any:
 optimizer = Registry(
     "optimizer", "ava.optimization.optimizers", shared="ava.optimization.optimizers.composition:extend"
 )
-scheduler = Registry("scheduler", "ava.optimization.learning_rate", ("step", "total"))
+scheduler = Registry(
+    "scheduler", "ava.optimization.learning_rate.schedules", ("step", "total"),
+    shared="ava.optimization.learning_rate.course:extend", class_frame=(),
+)  # fmt: skip
 clip = Registry("clip", "ava.optimization.gradients", ("parameters",))
 model = Registry("model", "ava.models", ("spec",))
 data = Registry("data", "ava.data", ("seed",))

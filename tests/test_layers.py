@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "ava"
 LAYERS = [
-    {"registry", "errors"},
+    {"registry", "errors", "rng"},
     {"optimization"},
     {"distributed", "checkpoint", "reporting"},
     {"models", "data"},

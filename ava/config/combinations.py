@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from ava.config.schema import PARTS, Config
 from ava.config.validate import gather
 from ava.errors import InputError
+from ava.optimization.learning_rate.course import course
+from ava.optimization.learning_rate.lengths import in_steps
 from ava.optimization.optimizers.composition import extend
 from ava.optimization.optimizers.sentence import Stage, compose
 
@@ -17,7 +19,7 @@ def check_combinations(config: Config) -> None:
     Raises:
         InputError: names the keys, their values and what would do.
     """
-    checks: list[Callable[[Config], Iterator[InputError]]] = [_kinds, _lengths, _trainer, _checkpoint, _optimizer]
+    checks = (_kinds, _lengths, _trainer, _scheduler, _checkpoint, _optimizer)
     problems = [problem for check in checks for problem in check(config)]
     if problems:
         raise gather(problems)
@@ -42,8 +44,8 @@ def _lengths(config: Config) -> Iterator[InputError]:
     if trainer.max_steps is None and trainer.max_epochs is None:
         problem = "neither it nor trainer.max_epochs says when to stop."
         yield InputError(problem, key="trainer.max_steps", value=None, hint="Give one of them.")
-    warmup = config.scheduler.options.get("warmup_steps", 0)
-    if trainer.max_steps is not None and isinstance(warmup, int) and warmup >= trainer.max_steps:
+    warmup = config.scheduler.options["warmup_steps"]
+    if trainer.max_steps is not None and in_steps(warmup, trainer.max_steps) >= trainer.max_steps:
         problem = f"must be less than trainer.max_steps={trainer.max_steps}, or the warm-up never ends."
         yield InputError(problem, key="scheduler.warmup_steps", value=warmup)
 
@@ -61,6 +63,19 @@ def _trainer(config: Config) -> Iterator[InputError]:
     if config.distributed.backend == "nccl" and trainer.device == "cpu":
         problem = "needs GPUs, but trainer.device=cpu."
         yield InputError(problem, key="distributed.backend", value="nccl", hint="Use gloo or auto.")
+
+
+def _scheduler(config: Config) -> Iterator[InputError]:
+    """Its options make a schedule, and there will be what drives it."""
+    name = config.scheduler.name
+    try:
+        made = course(name, **config.scheduler.options)
+    except InputError as error:
+        yield error if error.key is None else error.at(f"scheduler.{error.key}", error.value)
+        return
+    if made.metric == "eval" and config.trainer.eval_every == 0:
+        problem = "follows the evaluations, but trainer.eval_every=0 evaluates only at the end."
+        yield InputError(problem, key="scheduler", value=name, hint="Give trainer.eval_every.")
 
 
 def _checkpoint(config: Config) -> Iterator[InputError]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ava.checkpoint.checkpoint import steps
@@ -19,7 +21,7 @@ def notices(training: Run, saved: ResumePlan | None) -> list[str]:
         saved: the checkpoint it continues from, if any.
     """
     going_back = [] if saved is None or saved.new_run else _going_back(training, saved)
-    return [*_batch_statistics(training), *_averages(training), *going_back]
+    return [*_batch_statistics(training), *_averages(training), *_another_length(training, saved), *going_back]
 
 
 def _batch_statistics(training: Run) -> list[str]:
@@ -43,6 +45,26 @@ def _averages(training: Run) -> list[str]:
         f"The model normalises over the batch, and {training.optimizer.name} evaluates averages of the weights: with "
         "the statistics of the weights that train, which differ from theirs. Group norm would not."
     ]
+
+
+def _another_length(training: Run, saved: ResumePlan | None) -> list[str]:
+    """A schedule that was laid out over another number of steps than it is now."""
+    schedule = training.scheduler
+    former, now = schedule.former_total_steps, schedule.total_steps
+    if saved is None or former is None or former == now:
+        return []
+    step = training.step
+    was, is_now = (schedule.at(step, total)[0].get("lr") for total in (former, now))
+    if was is None or is_now is None or math.isclose(was, is_now, rel_tol=1e-9):
+        return [f"The training has {now:,} steps in place of {former:,}; the schedule goes on from the rate it had."]
+    said = (
+        f"The schedule was laid out over {former:,} steps and is now over {now:,}: the learning rate goes on at "
+        f"{is_now:.4g}, where it would have been {was:.4g}."
+    )
+    steady = [s for s in steps(saved.checkpoint.parent) if s < step and schedule.at(s, former) == schedule.at(s, now)]
+    if schedule.cooldown_start is not None and steady:
+        said += f" To go on as if it had not yet decayed, resume from checkpoints/step-{max(steady)}."
+    return [said]
 
 
 def _going_back(training: Run, saved: ResumePlan) -> list[str]:

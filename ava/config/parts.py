@@ -15,7 +15,7 @@ from ava.config.schema import Config, Part
 from ava.data.loader import TrainingLoader
 from ava.distributed.world import World
 from ava.errors import InputError
-from ava.optimization import OptimizerFactory
+from ava.optimization import OptimizerFactory, SchedulerFactory
 from ava.optimization.learning_rate.scheduler import Scheduler
 from ava.optimization.optimizers.composed import ComposedOptimizer
 from ava.optimization.optimizers.parameter_groups import decay_groups
@@ -153,10 +153,10 @@ def _check_backward(optimizer: ComposedOptimizer, task: Task, world: World) -> N
 
 
 def _build_scheduler(config: Config, optimizer: torch.optim.Optimizer, total_steps: int) -> Scheduler:
-    options = dict(config.scheduler.options)
-    warmup_steps = options.pop("warmup_steps", 0)
-    shape = functools.partial(registry.scheduler[config.scheduler.name].load(), **options)
-    return Scheduler(optimizer, shape, total_steps, warmup_steps)
+    try:
+        return SchedulerFactory.create(config.scheduler.name, optimizer, total_steps, **config.scheduler.options)
+    except InputError as error:
+        raise error if error.key is None else error.at(f"scheduler.{error.key}", error.value) from error
 
 
 def _build_clip(config: Config) -> Any:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from ava.optimization.catalogue import list_optimizers as list_optimizers
     from ava.optimization.catalogue import list_schedulers as list_schedulers
     from ava.optimization.learning_rate.factors import Factors as Factors
-    from ava.optimization.learning_rate.onecycle_lr import OneCycleLR as OneCycleLR
     from ava.optimization.learning_rate.scheduler import Scheduler as Scheduler
+    from ava.optimization.learning_rate.torch_style.onecycle_lr import OneCycleLR as OneCycleLR
     from ava.optimization.optimizers.state_bytes import state_bytes as state_bytes
     from ava.optimization.optimizers.wrappers.ema import EMA as EMA
     from ava.optimization.precision.policy import Policy as Policy
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "EMA": "optimizers.wrappers.ema",
     "Factors": "learning_rate.factors",
-    "OneCycleLR": "learning_rate.onecycle_lr",
+    "OneCycleLR": "learning_rate.torch_style.onecycle_lr",
     "OptimizerFactory": "catalogue",
     "Policy": "precision.policy",
     "Scheduler": "learning_rate.scheduler",

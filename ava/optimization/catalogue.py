@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from ava import registry
 from ava.errors import InputError, nearest
-from ava.optimization.options import check
 from ava.registry import Entry
 
 if TYPE_CHECKING:
@@ -48,6 +46,9 @@ def list_schedulers() -> list[str]:
 
 def get_scheduler(name: str) -> Callable[..., Any]:
     """A schedule: the pure function `(step, total, **options) -> Factors`.
+
+    `plateau` and `adaptive`, which a measured value drives, are classes whose objects are such functions once they
+    have their options.
 
     Raises:
         InputError: there is none of that name.
@@ -106,17 +107,17 @@ class SchedulerFactory:
             scheduler_name: one of `list_schedulers()`.
             optimizer: whose groups it moves; any torch.optim.Optimizer.
             total_steps: the training's length in optimizer steps.
-            options: the schedule's options, such as `warmup_steps`.
+            options: the schedule's options, and those of all: `warmup_steps`, `warmup_type`, `also` and their likes.
 
         Raises:
             InputError: no schedule has the name, or it has no such option, or the value is not allowed.
         """
+        from ava.optimization.learning_rate.course import course
         from ava.optimization.learning_rate.scheduler import Scheduler
 
-        entry = registry.scheduler[scheduler_name]
-        _refuse_unknown(entry, options)
-        options = {key: check(key, value, entry.parameters[key][0]) for key, value in options.items()}
-        return Scheduler(optimizer, functools.partial(entry.load(), **options), total_steps)
+        made = course(scheduler_name, **options)
+        shared = {key: value for key, value in options.items() if key in registry.scheduler[scheduler_name].shared}
+        return Scheduler(optimizer, made, total_steps, inherited=shared)
 
 
 def _refuse_unknown(entry: Entry, options: Iterable[str], allowed: tuple[str, ...] = ()) -> None:

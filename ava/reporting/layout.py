@@ -66,6 +66,13 @@ def evaluation_fields(row: dict[str, float]) -> list[tuple[str, str]]:
     return [(name.removeprefix("eval/"), number(value)) for name, value in row.items() if name not in _OWN_PLACE]
 
 
+def incident_fields(row: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was seen, what was done, and its numbers."""
+    told = [(str(row["kind"]), str(row["action"]))]
+    numbers = [(k, v) for k, v in row.items() if k not in ("step", "kind", "action", "time")]
+    return told + [(name, number(value) if isinstance(value, int | float) else str(value)) for name, value in numbers]
+
+
 def headline(info: dict[str, Any]) -> str:
     """What trains, in one line."""
     parts = [str(info[name]) for name in ("task", "model", "optimizer", "scheduler", "device") if info.get(name)]

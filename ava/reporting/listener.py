@@ -34,6 +34,9 @@ class Listener:
     def on_eval(self, row: dict[str, float]) -> None:
         """After an evaluation: `step`, and metrics whose names begin with `eval/`."""
 
+    def on_incident(self, row: dict[str, Any]) -> None:
+        """Something was seen and answered: `step`, `kind`, `action` and numbers, as a line of incidents.jsonl."""
+
     def on_checkpoint(self, step: int, path: Path) -> None:
         """A checkpoint of `step` is complete at `path`."""
 

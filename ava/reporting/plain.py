@@ -44,6 +44,10 @@ class PlainProgress(Listener):
         """Write the row."""
         self._line(f"eval {int(row['step'])}{self._total}" + _joined(layout.evaluation_fields(row)))
 
+    def on_incident(self, row: dict[str, Any]) -> None:
+        """Write what was seen and done."""
+        self._line(f"note {int(row['step'])}{self._total}" + _joined(layout.incident_fields(row)))
+
     def on_end(self, summary: dict[str, Any]) -> None:
         """Write how it ended, beside the baselines."""
         self._line(layout.closing_line(summary))

@@ -75,6 +75,11 @@ class LiveProgress(Listener):
         text = Text.assemble(("eval ", "cyan"), f"{int(row['step']):,}")
         self._console.print(text + _line(layout.evaluation_fields(row)))
 
+    def on_incident(self, row: dict[str, Any]) -> None:
+        """Print what was seen and done above the bar."""
+        text = Text.assemble(("note ", "yellow"), f"{int(row['step']):,}")
+        self._console.print(text + _line(layout.incident_fields(row)))
+
     def on_end(self, summary: dict[str, Any]) -> None:
         """Replace the bar by how it ended, beside the baselines."""
         self.close()

@@ -31,11 +31,28 @@ class Journal:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.reports: list[StepReport] = []
+        self._known: list[tuple[StepReport, float, dict[str, float]]] = []
         self._read_at = 0.0
 
     def add(self, report: StepReport) -> None:
         """Keep a report until the next reading."""
         self.reports.append(report)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every report has been read."""
+        return not self.reports and not self._known
+
+    def fetch(self) -> None:
+        """Bring what the device knows to the host; the next line will tell it. The schedule learns of skipped steps."""
+        if not self.reports:
+            return
+        reports, self.reports = self.reports, []
+        rows = list(zip(reports, *self._to_host(reports), strict=True))
+        self._known += rows
+        self.run.scheduler.settle()
+        if self.run.scheduler.metric == "loss":
+            self.run.unheard += [sum(losses.values()) for _, _, losses in rows]
 
     def read(self, seconds: float) -> tuple[dict[str, float], NonFinite | None]:
         """The last step's line, with the throughput since the last reading, and the first step that went wrong.
@@ -47,19 +64,19 @@ class Journal:
             (`step`, `time`, `loss`, `loss/<objective>` where there are several, `lr`, `grad_norm`, `throughput` in
             samples per second, `memory` in bytes; what went wrong, if anything did).
         """
-        reports, self.reports = self.reports, []
-        norms, losses = self._to_host(reports)
+        self.fetch()
+        known, self._known = self._known, []
         elapsed, self._read_at = max(seconds - self._read_at, 1e-9), seconds
-        last = reports[-1]
-        row = {"step": last.step, "time": seconds} | _loss_columns(losses[-1])
-        row |= {"lr": float(last.lr), "grad_norm": norms[-1]}
+        last, norm, losses = known[-1]
+        row = {"step": last.step, "time": seconds} | _loss_columns(losses)
+        row |= {"lr": float(last.lr), "grad_norm": norm}
         row |= {
-            "throughput": sum(r.num_samples for r in reports) / elapsed,
+            "throughput": sum(report.num_samples for report, _, _ in known) / elapsed,
             "memory": peak_memory(self.run.world.device),
         }
-        for report, norm, loss in zip(reports, norms, losses, strict=True):
+        for report, norm, losses in known:
             if not math.isfinite(norm):
-                return row, NonFinite(report.step, norm, loss)
+                return row, NonFinite(report.step, norm, losses)
         return row, None
 
     def restart_clock(self, seconds: float) -> None:

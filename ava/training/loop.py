@@ -93,6 +93,8 @@ class Trainer:
                 self.journal.add(report)
                 if self._is_due(self.plan.log_every) or report.stop:
                     self._log()
+                if self._is_due(self.plan.log_every):
+                    self._adapt()
                 if report.stop:
                     self._interrupt(signal.received)
                 if self._is_due(self.plan.eval_every):
@@ -130,7 +132,12 @@ class Trainer:
     def _checkpoint_is_due(self) -> bool:
         every = self.plan.eval_every if self.plan.checkpoint_every is None else self.plan.checkpoint_every
         is_best = self.plan.keep_best and self.run.best is not None and self.run.best[1] == self.run.step
-        return is_best or self._is_due(every)
+        return is_best or self._is_due(every) or self.run.step == self.run.scheduler.cooldown_start
+
+    def _kept(self) -> set[int]:
+        """Checkpoints that stay whatever comes after them: the best, and the one from which a run is extended."""
+        best = self.run.best[1] if self.plan.keep_best and self.run.best is not None else None
+        return {step for step in (best, self.run.scheduler.cooldown_start) if step is not None}
 
     def _log(self) -> None:
         """Read what the device knows since the last line; stop if it went wrong, else tell the listeners."""
@@ -141,6 +148,33 @@ class Trainer:
         for listener in self.listeners:
             listener.on_log(row)
 
+    def _adapt(self) -> None:
+        """Tell a schedule that losses drive what the steps since the last time lost.
+
+        Only at steps that are due whether or not the run was interrupted, so that a resumed run decides as it would
+        have done.
+        """
+        losses, self.run.unheard = self.run.unheard, []
+        for loss in losses:
+            self._tell_schedule(loss)
+
+    def _tell_schedule(self, value: float) -> None:
+        change = self.run.scheduler.observe(value)
+        if change is None:
+            return
+        base = float(self.run.optimizer.param_groups[0]["initial_lr"])
+        self._note(
+            change.cause, change.action, lr_before=base * change.before, lr_after=base * change.after,
+            smoothed=change.smoothed, noise=change.noise,
+        )  # fmt: skip
+
+    def _note(self, kind: str, action: str, **details: float) -> None:
+        """Something was seen and answered: for the incidents and for those who watch."""
+        if self.incidents is not None:
+            self.incidents.write(self.run.step, kind, action, **details)
+        for listener in self.listeners:
+            listener.on_incident({"step": self.run.step, "kind": kind, "action": action, **details})
+
     def _evaluate(self) -> None:
         with self._paused(), breakdowns(lambda: self.run.step, self.incidents):
             metrics = evaluate(self.run, self.plan.workers)
@@ -149,7 +183,7 @@ class Trainer:
             row = {"step": self.run.step, "time": self.run.seconds} | metrics
             for listener in self.listeners:
                 listener.on_eval(row)
-        if self._has_stalled() and self.journal.reports:
+        if self._has_stalled() and not self.journal.is_empty:
             self._log()
 
     def _judge(self, metrics: dict[str, float]) -> None:
@@ -166,6 +200,8 @@ class Trainer:
             self.run.best, self.run.stale = (value, self.run.step), 0
         else:
             self.run.stale += 1
+        if self.run.scheduler.metric == "eval":
+            self._tell_schedule(sign * value)
 
     def _save(self) -> Path:
         checkpoints = self.folder / "checkpoints"
@@ -173,11 +209,11 @@ class Trainer:
         if self._saved == self.run.step:
             return path
         with self._paused():
+            self.journal.fetch()
             sections = self.run.state()
             if sections is not None:
                 save(checkpoints, self.run.step, sections)
-                best = {self.run.best[1]} if self.plan.keep_best and self.run.best is not None else set()
-                prune(checkpoints, self.plan.keep_last, best)
+                prune(checkpoints, self.plan.keep_last, self._kept())
                 for listener in self.listeners:
                     listener.on_checkpoint(self.run.step, path)
             self.run.world.barrier()

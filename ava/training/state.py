@@ -13,10 +13,11 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from ava.checkpoint import rng
+from ava import rng
 from ava.data.loader import Position, TrainingLoader
 from ava.distributed.world import World
 from ava.errors import InputError
+from ava.optimization.learning_rate.factors import Phase
 from ava.optimization.learning_rate.scheduler import Scheduler
 from ava.optimization.optimizers.composed import ComposedOptimizer
 from ava.optimization.optimizers.wrappers.averaging import VARIANT as AVERAGE
@@ -44,6 +45,7 @@ class Run:
         best: the best value of the monitored metric so far and its step.
         stale: evaluations since then.
         evaluated: the step of the last evaluation.
+        unheard: losses of steps that the schedule was not told yet, where losses drive it.
     """
 
     task: Task
@@ -62,9 +64,15 @@ class Run:
     best: tuple[float, int] | None = None
     stale: int = 0
     evaluated: int = 0
+    unheard: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.parameters: list[torch.Tensor] = [p for p in self.model.parameters() if p.requires_grad]
+
+    @property
+    def phase(self) -> Phase:
+        """Where the next step lies in the schedule: "warmup", "main" or "cooldown"."""
+        return self.scheduler.phase
 
     def state(self) -> dict[str, Any] | None:
         """What a checkpoint holds, by section; None on ranks other than 0, which only contribute to it."""
@@ -85,6 +93,7 @@ class Run:
                 "stale": self.stale,
                 "evaluated": self.evaluated,
                 "scheduler": self.scheduler.state_dict(),
+                "unheard": self.unheard,
             },
         }
         if self.ema is not None:
@@ -122,6 +131,7 @@ class Run:
         self.position = Position(progress["epoch"], progress["sample"])
         self.best, self.stale, self.evaluated = progress["best"], progress["stale"], progress["evaluated"]
         self.scheduler.load_state_dict(progress["scheduler"])
+        self.unheard = list(progress.get("unheard", []))
         mine = sections["rng"].get(str(self.world.rank))
         if mine is not None:
             rng.restore(mine)
@@ -168,8 +178,12 @@ def load_named_optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Modul
         raise InputError(f"the checkpoint holds optimizer state for parameters that the model lacks: {strangers[:3]}.")
     plain["state"] = {index[name]: slots for name, slots in named["state"].items()}
     for group, saved in zip(plain["param_groups"], named["groups"], strict=False):
-        group |= {k: v for k, v in saved.items() if k not in optimizer.defaults and k not in ("names", "initial_lr")}
+        group |= {k: v for k, v in saved.items() if k not in optimizer.defaults and not k.startswith(_OF_THE_SCHEDULE)}
     _load("optimizer", lambda: optimizer.load_state_dict(plain))
+
+
+_OF_THE_SCHEDULE = ("names", "scheduler", "initial_")
+"""What begins the names of group values that are built anew."""
 
 
 def _load(part: str, load: Callable[[], Any]) -> None:

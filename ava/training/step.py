@@ -55,10 +55,10 @@ def training_step(run: Run, window: Window, stop: bool = False) -> StepReport:
     losses = _accumulate(run, window, weight)
     replaced = _sharpen(run, window, weight)
     grad_norm = _clip(run, replaced)
-    _guard(run, grad_norm)
+    skipped = _guard(run, grad_norm)
     curvature.refresh(run, window)
     run.optimizer.step()
-    run.scheduler.step()
+    run.scheduler.step(skipped)
     if run.ema is not None:
         run.ema.update()
     run.step += 1
@@ -137,7 +137,9 @@ def _without_sync(run: Run, last: bool) -> AbstractContextManager[None]:
     return network.no_sync() if isinstance(network, DistributedDataParallel) and not last else nullcontext()
 
 
-def _guard(run: Run, grad_norm: torch.Tensor) -> None:
-    """A non-finite gradient changes nothing: the optimizer skips by selection on the device."""
-    if run.optimizer.fused is None:
-        run.optimizer.found_inf = (~torch.isfinite(grad_norm)).float()
+def _guard(run: Run, grad_norm: torch.Tensor) -> torch.Tensor | bool:
+    """A non-finite gradient changes nothing: the optimizer skips by selection on the device; whether it does."""
+    if run.optimizer.fused is not None:
+        return False  # each was judged as it came, and used if it was finite
+    run.optimizer.found_inf = (~torch.isfinite(grad_norm)).float()
+    return run.optimizer.found_inf

@@ -16,8 +16,8 @@ from ava.data.loader import Position, TrainingLoader, Window
 from ava.distributed.world import World
 from ava.optimization import OptimizerFactory
 from ava.optimization.gradients.clip.norm import norm
-from ava.optimization.learning_rate.constant import constant
 from ava.optimization.learning_rate.scheduler import Scheduler
+from ava.optimization.learning_rate.schedules.constant import constant
 from ava.optimization.precision.policy import Policy
 from ava.reporting.listener import Listener
 from ava.reporting.metrics import MetricsLog

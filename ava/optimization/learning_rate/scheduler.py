@@ -1,123 +1,233 @@
 """A schedule, applied to an optimizer.
 
-The schedule is a pure function of the step. The checkpoint is the step, and everything else is computed anew from
-it and from each group's base learning rate, `group["initial_lr"]`, which the optimizer's own checkpoint keeps.
+The schedule is a pure function of the step. The checkpoint is the step (and, where a measured value drives the
+schedule, what was learned from it); everything else is computed anew from it and from what each group was given,
+`group["initial_lr"]` and its likes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import functools
+import sys
+from bisect import bisect_left
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from ava.errors import InputError
-from ava.optimization.learning_rate.factors import Factors
-from ava.optimization.learning_rate.warmup import warm_up
+from ava.optimization.learning_rate import hyperparameters
+from ava.optimization.learning_rate.change import Change
+from ava.optimization.learning_rate.course import Course, Metric, course_of
+from ava.optimization.learning_rate.factors import Driven, Factors, Phase, Shape
+
+_PROBES, _FAR = 256, 1_000_000
+"""Steps at which a course is looked at when it is chosen, and how far where it has no end."""
 
 
 class Scheduler:
-    """Moves the learning rate, and the momentum where the shape says so, of every group of an optimizer.
+    """Moves the learning rate, and whatever else the course says, of every group of an optimizer.
 
-    Built after the optimizer, it sets the first step's rate at once; `step()` belongs after `optimizer.step()`.
+    Built after the optimizer, it sets the first step's values at once; `step()` belongs after `optimizer.step()`. A
+    group with a key `scheduler` (a schedule's name, or a mapping of its name and options) follows that.
 
     Args:
         optimizer: any torch.optim.Optimizer. Momentum goes to `momentum` where it is not 0, or to the first of
             `betas`; groups with neither keep to the learning rate.
-        shape: (step, total) -> Factors, such as `functools.partial(cosine, floor=0.1)`.
-        total_steps: the training's length in optimizer steps; later steps keep the last value.
-        warmup_steps: steps of linear rise, for a shape that has no such option; they count in `total_steps`.
+        course: a schedule with its warmup, as `course("cosine", warmup_steps=10)` gives it, or a plain function
+            (step, total) -> Factors.
+        total_steps: the training's length in optimizer steps; later steps keep the last value. None has no end.
+        inherited: options of `course.extend` that a group's own schedule takes over.
+
+    Attributes:
+        former_total_steps: the length that the loaded state was saved with; None where none was loaded.
 
     Raises:
-        InputError: `total_steps` is not positive, or `warmup_steps` not below it; or the schedule moves a rate that a
-            group leaves to its optimizer (`lr=None`).
+        InputError: `total_steps` is not positive, or the warmup not below it; the schedule moves a rate that a group
+            leaves to its optimizer (`lr=None`), or a hyperparameter that there is not, or beyond its limits.
     """
 
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        shape: Callable[[int, int], Factors],
-        total_steps: int,
-        warmup_steps: int = 0,
+        course: Course | Shape,
+        total_steps: int | None,
+        inherited: Mapping[str, Any] | None = None,
     ) -> None:
-        self.optimizer, self.shape = optimizer, shape
-        self.total_steps, self.warmup_steps = total_steps, warmup_steps
-        self._step = 0
-        self._refuse_to_move_nothing()
+        if total_steps is not None and total_steps < 1:
+            raise InputError("must be at least 1.", key="total_steps", value=total_steps)
+        self.optimizer = optimizer
+        self.course = course if isinstance(course, Course) else Course(course)
+        self.total_steps = total_steps if total_steps is not None else sys.maxsize
+        self._courses = [
+            None if "scheduler" not in group
+            else course_of(group["scheduler"], inherited or {}, f"param_groups[{i}].scheduler")
+            for i, group in enumerate(optimizer.param_groups)
+        ]  # fmt: skip
+        self._rate = self.course.rate
+        self._step, self._skipped = 0, list[Tensor]()
+        self.former_total_steps: int | None = None
+        self._remember()
+        self._check()
         self._apply()
 
-    def step(self) -> None:
-        """Set every group to what the next optimizer step uses."""
+    @property
+    def phase(self) -> Phase:
+        """Where the next optimizer step lies in the course."""
+        return self.factors().phase
+
+    @property
+    def metric(self) -> Metric | None:
+        """What `observe` has to be given; None where the course is a function of the step alone."""
+        return self.course.metric
+
+    @functools.cached_property
+    def cooldown_start(self) -> int | None:
+        """The number of steps before the course's last decay, if it has one: up to there it can be extended."""
+        steps = range(self.total_steps)
+        first = bisect_left(steps, True, key=lambda step: self._rate(step, self.total_steps).phase == "cooldown")
+        return first if 0 < first < self.total_steps else None
+
+    def step(self, skipped: bool | Tensor = False) -> None:
+        """Set every group to what the next optimizer step uses.
+
+        Args:
+            skipped: whether the optimizer step was left out, for a non-finite gradient; the schedule then stays where
+                it is. A tensor on an accelerator is not waited for: `settle` takes the step back.
+        """
         self._step += 1
+        if isinstance(skipped, Tensor) and skipped.device.type != "cpu":
+            self._skipped.append(skipped)
+        elif skipped.numpy() if isinstance(skipped, Tensor) else skipped:  # memory of the host, which is there already
+            self._step -= 1
         self._apply()
+
+    def settle(self) -> None:
+        """Read which steps were skipped on an accelerator, and take them back; waits for the device."""
+        if self._skipped:
+            self._step -= int(torch.stack([flag.reshape(()).float() for flag in self._skipped]).sum())
+            self._skipped.clear()
+            self._apply()
+
+    def observe(self, value: float) -> Change | None:
+        """Give a driven schedule a measured value, of which less is better.
+
+        Returns:
+            What it changed, in multipliers of the base rates; None where it changed nothing.
+        """
+        shape = self.course.shape
+        now = self._own_step()
+        if now is None or not isinstance(shape, Driven):
+            return None
+        change = shape.observe(now, value)
+        self._apply()
+        return change
 
     def get_last_lr(self) -> list[float]:
         """The learning rate of every group, as the next optimizer step uses it; NaN where the optimizer chooses it."""
-        factor = self.factors().lr
-        return [float(group.get("initial_lr", "nan")) * factor for group in self.optimizer.param_groups]
+        return [values.get("lr", float("nan")) for values in self.at(self._step)]
 
     def factors(self) -> Factors:
-        """What the shape says about the next optimizer step."""
-        return self._factors_of(self._step)
+        """What the course says about the next optimizer step."""
+        return self._rate(min(self._step, self.total_steps), self.total_steps)
 
-    def _factors_of(self, now: int) -> Factors:
-        step, length, rise = warm_up(now, self.total_steps, self.warmup_steps)
-        factors = self.shape(step, length)
-        return factors if rise == 1.0 else Factors(rise * factors.lr, factors.momentum)
+    def at(self, step: int, total_steps: int | None = None) -> list[dict[str, float]]:
+        """What every group's hyperparameters are after `step` steps, by name; only those that are moved.
+
+        Args:
+            step: optimizer steps taken.
+            total_steps: another length of the training than this one's.
+
+        Returns:
+            A dict a group: `lr` (missing where the optimizer chooses it), `momentum` and what else moves.
+        """
+        total = total_steps or self.total_steps
+        step = min(step, total)
+        factors = self._rate(step, total)
+        return [
+            self._values(group, course, factors, step, total)
+            for group, course in zip(self.optimizer.param_groups, self._courses, strict=True)
+        ]
 
     def state_dict(self) -> dict[str, Any]:
-        """The step."""
-        return {"step": self._step}
+        """The step, the length of the training, and what a driven schedule has learned."""
+        self.settle()
+        state: dict[str, Any] = {"step": self._step, "total_steps": self.total_steps}
+        return state | ({"shape": self.course.shape.state_dict()} if isinstance(self.course.shape, Driven) else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from a step; the rates follow from it.
+        """Continue from a step; the values follow from it. The length of the training stays as it was built.
 
         Raises:
-            InputError: the state is not a scheduler's.
+            InputError: the state is not a scheduler's, or not of this schedule.
         """
         step = state_dict.get("step")
         if not isinstance(step, int) or step < 0:
             raise InputError("must be a number of steps, as `state_dict()` gives it.", key="step", value=step)
-        self._step = step
+        if isinstance(self.course.shape, Driven):
+            if "shape" not in state_dict:
+                problem = "the state holds nothing of a schedule that a measured value drives."
+                raise InputError(problem, key="shape", hint="Continue with the schedule it was saved with.")
+            self.course.shape.load_state_dict(state_dict["shape"])
+        self._step, self.former_total_steps = step, state_dict.get("total_steps")
+        self._skipped.clear()
         self._apply()
 
-    def _refuse_to_move_nothing(self) -> None:
-        """A rate that the optimizer chooses cannot be multiplied."""
-        if all(group["lr"] is not None for group in self.optimizer.param_groups):
-            return
-        # A schedule that moves at all has moved by its middle or its end, a warmup at its beginning.
-        if any(self._factors_of(step).lr != 1.0 for step in (0, self.total_steps // 2, self.total_steps)):
-            raise InputError(
-                "the optimizer chooses its own learning rate (lr is null), so there is none to schedule.",
-                hint="Use the constant schedule without warmup, or give the optimizer an lr.",
-            )
+    def _own_step(self) -> int | None:
+        """The step of the schedule after its warmup; None within that."""
+        warmup = self.course.warmup.length(self.total_steps)
+        return self._step - warmup if self._step >= warmup else None
+
+    def _remember(self) -> None:
+        """Note what every group was given, all before any is moved: groups may share one tensor."""
+        names = {"lr", *self.course.also, *(name for c in self._courses if c is not None for name in c.also)}
+        for group in self.optimizer.param_groups:
+            for name in names:
+                hyperparameters.remember(group, name)
+
+    def _values(
+        self, group: dict[str, Any], own: Course | None, factors: Factors, step: int, total: int
+    ) -> dict[str, float]:
+        """What a group's hyperparameters are; `factors` is the word of the course that most groups follow."""
+        if own is not None:
+            factors = own.rate(step, total)
+        values: dict[str, float] = {}
+        if group["lr"] is not None:
+            values["lr"] = group["initial_lr"] * factors.lr
+        if factors.momentum is not None and hyperparameters.read(group, "momentum"):
+            values["momentum"] = factors.momentum
+        for name, shape in (own or self.course).also.items():
+            if f"initial_{name}" in group:
+                values[name] = group[f"initial_{name}"] * shape(step, total).lr
+        return values
 
     def _apply(self) -> None:
-        factors = self.factors()
-        for group in self.optimizer.param_groups:
-            # All before any is moved: groups may share one tensor.
-            if "initial_lr" not in group and group["lr"] is not None:
-                group["initial_lr"] = float(group["lr"])
-        for group in self.optimizer.param_groups:
-            _set_rate(group, factors.lr)
-            if factors.momentum is not None:
-                _set_momentum(group, factors.momentum)
+        for group, values in zip(self.optimizer.param_groups, self.at(self._step), strict=True):
+            for name, value in values.items():
+                hyperparameters.write(group, name, value)
 
+    def _check(self) -> None:
+        """Refuse what cannot be followed, before the first step rather than in the middle."""
+        groups = self.optimizer.param_groups
+        courses = [own or self.course for own in self._courses]
+        for name in {name for course in courses for name in course.also}:
+            hyperparameters.check_known(groups, name)
+        last = min(self.total_steps, _FAR)
+        steps = [*range(0, last, max(1, last // _PROBES)), self.total_steps]
+        for group, course in zip(groups, courses, strict=True):
+            if group["lr"] is None and any(course.rate(step, self.total_steps).lr != 1.0 for step in steps):
+                raise InputError(
+                    "the optimizer chooses its own learning rate (lr is null), so there is none to schedule.",
+                    hint="Use the constant schedule without warmup, or give the optimizer an lr.",
+                )
+            for name, shape in course.also.items():
+                self._check_limits(name, group, [shape(step, self.total_steps).lr for step in steps])
 
-def _set_rate(group: dict[str, Any], factor: float) -> None:
-    """Set a group's rate; a tensor is filled in place, for a captured or compiled step reads that very tensor."""
-    lr = group["lr"]
-    if lr is None:
-        return
-    if isinstance(lr, Tensor):
-        lr.fill_(group["initial_lr"] * factor)
-    else:
-        group["lr"] = group["initial_lr"] * factor
-
-
-def _set_momentum(group: dict[str, Any], momentum: float) -> None:
-    if group.get("momentum"):
-        group["momentum"] = momentum
-    elif "betas" in group:
-        group["betas"] = (momentum, *group["betas"][1:])
+    def _check_limits(self, name: str, group: dict[str, Any], factors: list[float]) -> None:
+        base = cast(float, group.get(f"initial_{name}", 0.0))
+        least, below = hyperparameters.limits(name)
+        for factor in (min(factors), max(factors)):
+            if not least <= base * factor < below:
+                problem = f"would become {base * factor:.6g}, and must be at least {least:g} and below {below:g}."
+                raise InputError(problem, key=f"also.{name}", value=base, hint="Choose a schedule that stays there.")

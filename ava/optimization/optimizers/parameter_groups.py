@@ -1,11 +1,13 @@
 """Param groups from what the user says by parameter name.
 
     groups=[{"match": "*.bias", "weight_decay": 0.0}, {"match": ["embedding.*", "head.*"], "lr": 1e-4},
-            {"match": "blocks.0.*", "freeze": True}], layer_lr_decay=0.9
+            {"match": "blocks.0.*", "freeze": True}, {"match": "head.*", "scheduler": "constant"}], layer_lr_decay=0.9
 
 An entry overrides options of the parameters whose names match one of its globs; of several entries that match, the
-later one wins, option by option. `freeze` takes parameters out of the training. `layer_lr_decay` lowers the rate from
-each layer to the one below it. Parameters with the same options share a param group.
+later one wins, option by option. `scheduler` (a schedule's name, or a mapping of its name and options) is what a
+scheduler of Ava has the group follow in place of its own course. `freeze` takes parameters out of the training.
+`layer_lr_decay` lowers the rate from each layer to the one below it. Parameters with the same options share a param
+group.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ava.errors import InputError, nearest
+from ava.optimization.learning_rate.course import course_of
 from ava.optimization.optimizers.parameter_names import ENDS, depths, end_parameters, has_component
 from ava.optimization.options import check
 from ava.registry import NonNegativeFloat
@@ -120,7 +123,7 @@ def _check_entry(
         raise InputError("must be a mapping with `match`, a glob over parameter names.", key=place, value=entry)
     match = [entry["match"]] if isinstance(entry["match"], str) else entry["match"]
     globs = check(f"{place}.match", match, tuple[str, ...])
-    known = ["match", "freeze", *defaults]
+    known = ["match", "freeze", "scheduler", *defaults]
     options: Group = {}
     for key, value in entry.items():
         if key not in known:
@@ -131,7 +134,10 @@ def _check_entry(
         annotation = bool if key == "freeze" else annotations.get(key, Any)
         # A rate of 0 is how one leaves a group as it is, for a time.
         annotation = NonNegativeFloat if key == "lr" and value is not None else annotation
-        if key != "match":
+        if key == "scheduler":
+            course_of(value, {}, f"{place}.scheduler")  # refused here, where the place is known
+            options[key] = value
+        elif key != "match":
             options[key] = check(f"{place}.{key}", value, annotation)
     return list(globs), options, place
 

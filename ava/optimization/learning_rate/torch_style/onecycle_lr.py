@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from ava.optimization.learning_rate.onecycle import onecycle
 from ava.optimization.learning_rate.scheduler import Scheduler
+from ava.optimization.learning_rate.schedules.onecycle import onecycle
 
 
 class OneCycleLR:

@@ -6,8 +6,7 @@ import math
 from typing import Literal
 
 from ava.optimization.learning_rate.factors import Factors
-from ava.optimization.learning_rate.warmup import warm_up
-from ava.registry import Decay, Fraction, NonNegativeInt, PositiveFloat, scheduler
+from ava.registry import Decay, Fraction, PositiveFloat, scheduler
 
 
 @scheduler
@@ -22,7 +21,6 @@ def onecycle(
     cycle_momentum: bool = True,
     base_momentum: Decay = 0.85,
     max_momentum: Decay = 0.95,
-    warmup_steps: NonNegativeInt = 0,
 ) -> Factors:
     """1cycle: up to the given rate and far down again, momentum the other way; fast on short trainings.
 
@@ -40,17 +38,12 @@ def onecycle(
         cycle_momentum: whether momentum (the first of `betas`) moves too, where there is one.
         base_momentum: momentum at the peak.
         max_momentum: momentum at both ends.
-        warmup_steps: steps of linear rise to the first rate, before the cycle.
 
     Returns:
-        The multiplier on every group's peak rate, and the momentum.
-
-    Raises:
-        InputError: `warmup_steps` is not below `total`.
+        The multiplier on every group's peak rate, and the momentum; the phase is "warmup" on the way up.
 
     Reference: Smith & Topin 2018, https://arxiv.org/abs/1708.07120
     """
-    step, total, rise = warm_up(step, total, warmup_steps)
     turn, end = pct_start * total - 1, total - 1
     step = min(step, end)
     if step <= turn:
@@ -60,7 +53,7 @@ def onecycle(
     if anneal == "cosine":
         progress = (1 - math.cos(math.pi * progress)) / 2
     momentum = _between(*momenta, progress) if cycle_momentum else None
-    return Factors(rise * _between(*lrs, progress), momentum)
+    return Factors(_between(*lrs, progress), momentum, "warmup" if step < turn else "main")
 
 
 def _share(step: float, start: float, end: float) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ava.checkpoint import rng
+from ava import rng
 from ava.checkpoint.checkpoint import load, save
 from ava.checkpoint.tree import flatten
 
