@@ -19,8 +19,10 @@ from ava.config.parts import build_run
 from ava.config.paths import default_run_dir
 from ava.config.saved import to_yaml
 from ava.config.schema import Config, ResumePlan
+from ava.config.search import search, take_up
 from ava.distributed.world import World, join
 from ava.errors import InputError, Interrupted, TrainingFailed, nearest
+from ava.optimization.learning_rate.finder.findings import Findings
 from ava.reporting.environment import peak_memory
 from ava.reporting.incidents import IncidentLog
 from ava.reporting.listener import Listener
@@ -62,7 +64,36 @@ def run(config: Config, *, saved: ResumePlan | None) -> dict[str, Any]:
         with _claimed(config, saved, world) as folder:
             if saved is not None and not saved.new_run:
                 world.together(lambda: training.restore(load(saved.checkpoint)))
-            return _train(config, training, plan, folder, notices(training, saved))
+            remarks = notices(training, saved)
+            if config.lr_finder.enabled and saved is None:
+                config, said = take_up(config, training, search(config, training, folder))
+                remarks.append(said)
+            return _train(config, training, plan, folder, remarks)
+
+
+def find_lr(config: Config, *, saved: ResumePlan | None) -> tuple[Findings, Path] | None:
+    """Run only the LR range test of `config`, and write `lr_finder.*` into its run directory.
+
+    Args:
+        config: the checked configuration.
+        saved: the checkpoint from which to test, if any.
+
+    Returns:
+        What was found and where it was written; None on ranks other than 0.
+
+    Raises:
+        InputError: as `run`, or nothing can be suggested.
+    """
+    with (
+        join(config.trainer.device, config.distributed.timeout_s, config.distributed.backend) as world,
+        deterministic_kernels(config.trainer.deterministic),
+    ):
+        training, _ = build_run(config, world)
+        if saved is not None:
+            world.together(lambda: training.restore(load(saved.checkpoint)))
+        with _claimed(config, saved, world) as folder:
+            findings = search(config, training, folder)
+        return (findings, folder) if world.is_main else None
 
 
 def _check_monitor(config: Config, training: Run) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ava.config.schema import PARTS, Config
+from ava.config.schema import PARTS, Config, LRFinder
 from ava.config.validate import gather
 from ava.errors import InputError
 from ava.optimization.learning_rate.course import course
+from ava.optimization.learning_rate.finder.range_test import LRFinderConfig
 from ava.optimization.learning_rate.lengths import in_steps
 from ava.optimization.optimizers.composition import extend
 from ava.optimization.optimizers.sentence import Stage, compose
@@ -19,7 +20,7 @@ def check_combinations(config: Config) -> None:
     Raises:
         InputError: names the keys, their values and what would do.
     """
-    checks = (_kinds, _lengths, _trainer, _scheduler, _checkpoint, _optimizer)
+    checks = (_kinds, _lengths, _trainer, _scheduler, _lr_finder, _checkpoint, _optimizer)
     problems = [problem for check in checks for problem in check(config)]
     if problems:
         raise gather(problems)
@@ -76,6 +77,24 @@ def _scheduler(config: Config) -> Iterator[InputError]:
     if made.metric == "eval" and config.trainer.eval_every == 0:
         problem = "follows the evaluations, but trainer.eval_every=0 evaluates only at the end."
         yield InputError(problem, key="scheduler", value=name, hint="Give trainer.eval_every.")
+
+
+def _lr_finder(config: Config) -> Iterator[InputError]:
+    """The range is one, and there is a rate to find."""
+    finder = config.lr_finder
+    try:
+        finder_config(finder)
+    except InputError as error:
+        yield error.at(f"lr_finder.{error.key}", error.value)
+    if finder.enabled and not config.optimizer.options["lr"]:
+        lr = {None: "null"}.get(config.optimizer.options["lr"], "0")
+        problem = f"finds a learning rate in place of optimizer.lr, which is {lr}."
+        yield InputError(problem, key="lr_finder.enabled", value=True, hint="Give optimizer.lr, or leave it out.")
+
+
+def finder_config(finder: LRFinder) -> LRFinderConfig:
+    """The range test that the section asks for."""
+    return LRFinderConfig(**{key: value for key, value in vars(finder).items() if key not in ("enabled", "seeds")})
 
 
 def _checkpoint(config: Config) -> Iterator[InputError]:

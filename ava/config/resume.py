@@ -89,9 +89,20 @@ def resumed(saved: Path, overrides: Sequence[str], config_dirs: Sequence[Path] =
     for override in named.overrides:
         _apply(override, tree, named)
     merged = checked(tree)
+    if config.lr_finder.enabled and any(o.key_or_group == "lr_finder.enabled" for o in named.overrides):
+        merged = _keep_found_lr(config, merged)  # the command that began the run, said again
     if any(override.key_or_group == "experiment" for override in named.overrides):
         _refuse_change(saved, merged, checked(compose_raw(overrides, config_dirs).resolved))
     return merged
+
+
+def _keep_found_lr(saved: Config, merged: Config) -> Config:
+    """The learning rate that the run found, in place of the one from which it began."""
+    if not merged.lr_finder.enabled or merged.optimizer.name != saved.optimizer.name:
+        return merged
+    found = {key: saved.optimizer.options[key] for key in ("lr", "groups")}
+    part = dataclasses.replace(merged.optimizer, options=merged.optimizer.options | found)
+    return dataclasses.replace(merged, optimizer=part)
 
 
 def _apply(override: Override, tree: dict[str, Any], named: Composed) -> None:

@@ -75,7 +75,21 @@ def differences(a: Config, b: Config) -> list[str]:
 
 
 def _identity(config: Config) -> Config:
+    """What says how it trains; a learning rate that the run finds for itself is none of it."""
+    if config.lr_finder.enabled:
+        config = with_lr(config, 1.0)
     return dataclasses.replace(config, run_dir=None, resume=None, sweep=Sweep())
+
+
+def with_lr(config: Config, lr: float) -> Config:
+    """The same with another learning rate; groups with one of their own keep their ratio to it."""
+    options = dict(config.optimizer.options)
+    ratio = lr / options["lr"]
+    groups = [
+        {**group, "lr": group["lr"] * ratio} if group.get("lr") is not None else group for group in options["groups"]
+    ]
+    part = dataclasses.replace(config.optimizer, options={**options, "lr": lr, "groups": tuple(groups)})
+    return dataclasses.replace(config, optimizer=part)
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

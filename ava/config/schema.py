@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
 from ava import registry
 from ava.registry import Name, NonNegativeInt, PositiveFloat, PositiveInt
@@ -107,6 +107,31 @@ class Recovery:
 
 
 @dataclass(frozen=True)
+class LRFinder:
+    """The LR range test: a short training with a rising rate, to see which rate is good.
+
+    Attributes:
+        enabled: test before the training, and train with what is suggested in place of `optimizer.lr`.
+        min_lr: the test's first rate, in units of `optimizer.lr`.
+        max_lr: its last rate.
+        num_steps: optimizer steps from one to the other.
+        smoothing_factor: weight of the new loss in the moving average.
+        diverge_factor: the test ends where the average exceeds its lowest value so many times.
+        method: which of the suggestions counts.
+        seeds: how often to test, each time with other samples.
+    """
+
+    enabled: bool = False
+    min_lr: PositiveFloat = 1e-7
+    max_lr: PositiveFloat = 1.0
+    num_steps: Annotated[int, Ge(10)] = 100
+    smoothing_factor: Annotated[float, Gt(0), Le(1)] = 0.05
+    diverge_factor: Annotated[float, Gt(1)] = 4.0
+    method: Literal["valley", "steepest", "minimum"] = "valley"
+    seeds: PositiveInt = 1
+
+
+@dataclass(frozen=True)
 class Distributed:
     """How ranks work together.
 
@@ -178,6 +203,7 @@ class Config:
     health: Health = field(default_factory=Health)
     surgery: Surgery = field(default_factory=Surgery)
     recovery: Recovery = field(default_factory=Recovery)
+    lr_finder: LRFinder = field(default_factory=LRFinder)
     distributed: Distributed = field(default_factory=Distributed)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     sweep: Sweep = field(default_factory=Sweep)
@@ -207,6 +233,7 @@ class ResumePlan:
 
 SECTIONS: dict[str, type[Any]] = {
     "trainer": Trainer, "precision": Precision, "health": Health, "surgery": Surgery, "recovery": Recovery,
+    "lr_finder": LRFinder,
     "distributed": Distributed, "checkpoint": Checkpoint, "sweep": Sweep,
 }  # fmt: skip
 """The sections that Ava itself owns."""
@@ -218,7 +245,7 @@ PARTS: dict[str, registry.Registry] = {
 
 _ORDER = [
     "seed", "run_dir", "resume", "plugins", "logger", "task", "model", "data", "trainer", "optimizer", "scheduler",
-    "precision", "health", "surgery", "recovery", "distributed", "checkpoint", "sweep",
+    "precision", "health", "surgery", "recovery", "lr_finder", "distributed", "checkpoint", "sweep",
 ]  # fmt: skip
 """The order in which a file spells the configuration: what a reader looks for first."""
 

@@ -17,21 +17,41 @@ if TYPE_CHECKING:
     from ava.optimization.catalogue import list_clips as list_clips
     from ava.optimization.catalogue import list_optimizers as list_optimizers
     from ava.optimization.catalogue import list_schedulers as list_schedulers
+    from ava.optimization.learning_rate.course import course as course
     from ava.optimization.learning_rate.factors import Factors as Factors
+    from ava.optimization.learning_rate.finder.lr_finder import LRFinder as LRFinder
+    from ava.optimization.learning_rate.finder.range_test import LRFinderConfig as LRFinderConfig
     from ava.optimization.learning_rate.scheduler import Scheduler as Scheduler
+    from ava.optimization.learning_rate.torch_style.advanced_warmup import (
+        AdvancedWarmupScheduler as AdvancedWarmupScheduler,
+    )
+    from ava.optimization.learning_rate.torch_style.advanced_warmup import WarmupConfig as WarmupConfig
+    from ava.optimization.learning_rate.torch_style.cosine_annealing_warm_restarts import (
+        CosineAnnealingWarmRestarts as CosineAnnealingWarmRestarts,
+    )
     from ava.optimization.learning_rate.torch_style.onecycle_lr import OneCycleLR as OneCycleLR
+    from ava.optimization.learning_rate.torch_style.polynomial_decay_lr import PolynomialDecayLR as PolynomialDecayLR
+    from ava.optimization.learning_rate.warmup import Warmup as Warmup
     from ava.optimization.optimizers.state_bytes import state_bytes as state_bytes
     from ava.optimization.optimizers.wrappers.ema import EMA as EMA
     from ava.optimization.precision.policy import Policy as Policy
 
 _MODULES = {
+    "AdvancedWarmupScheduler": "learning_rate.torch_style.advanced_warmup",
+    "CosineAnnealingWarmRestarts": "learning_rate.torch_style.cosine_annealing_warm_restarts",
     "EMA": "optimizers.wrappers.ema",
     "Factors": "learning_rate.factors",
+    "LRFinder": "learning_rate.finder.lr_finder",
+    "LRFinderConfig": "learning_rate.finder.range_test",
     "OneCycleLR": "learning_rate.torch_style.onecycle_lr",
     "OptimizerFactory": "catalogue",
     "Policy": "precision.policy",
+    "PolynomialDecayLR": "learning_rate.torch_style.polynomial_decay_lr",
     "Scheduler": "learning_rate.scheduler",
     "SchedulerFactory": "catalogue",
+    "Warmup": "learning_rate.warmup",
+    "WarmupConfig": "learning_rate.torch_style.advanced_warmup",
+    "course": "learning_rate.course",
     "get_clip": "catalogue",
     "get_optimizer": "catalogue",
     "get_scheduler": "catalogue",

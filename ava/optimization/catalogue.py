@@ -99,14 +99,14 @@ class SchedulerFactory:
 
     @staticmethod
     def create(
-        scheduler_name: str, optimizer: torch.optim.Optimizer, total_steps: int, **options: Any
+        scheduler_name: str, optimizer: torch.optim.Optimizer, total_steps: int | None, **options: Any
     ) -> Scheduler:  # fmt: skip
         """Build a scheduler.
 
         Args:
             scheduler_name: one of `list_schedulers()`.
             optimizer: whose groups it moves; any torch.optim.Optimizer.
-            total_steps: the training's length in optimizer steps.
+            total_steps: the training's length in optimizer steps; None has no end.
             options: the schedule's options, and those of all: `warmup_steps`, `warmup_type`, `also` and their likes.
 
         Raises:

@@ -68,7 +68,7 @@ ROWS = [
     Row("a misspelled option", "optimizer.wieght_decay=0", ("optimizer.wieght_decay=0", "`optimizer.weight_decay`")),
     Row("another optimizer's option", "optimizer.momentum=0.9", ("optimizer.momentum", "`optimizer=sgd`")),
     Row("unknown trainer key", "trainer.batchsize=3", ("trainer.batchsize=3", "`trainer.batch_size`")),
-    Row("unknown scheduler option", "scheduler.warmup=3", ("scheduler.warmup=3", "`scheduler.warmup_steps`")),
+    Row("unknown scheduler option", "scheduler.warmup_step=3", ("scheduler.warmup_step=3", "`scheduler.warmup_steps`")),
     Row("unknown model option", "model.widht=3", ("model.widht=3", "`model.width`")),
     Row("unknown data option", "data.agument=true", ("data.agument=true", "`data.augment`")),
     Row("unknown task option", "task.smoothing=0.1", ("task.smoothing=0.1", "`task.label_smoothing`")),

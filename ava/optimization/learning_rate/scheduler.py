@@ -60,15 +60,12 @@ class Scheduler:
         self.optimizer = optimizer
         self.course = course if isinstance(course, Course) else Course(course)
         self.total_steps = total_steps if total_steps is not None else sys.maxsize
-        self._courses = [
-            None if "scheduler" not in group
-            else course_of(group["scheduler"], inherited or {}, f"param_groups[{i}].scheduler")
-            for i, group in enumerate(optimizer.param_groups)
-        ]  # fmt: skip
+        self._inherited = dict(inherited or {})
+        self._courses: list[Course | None] = []
         self._rate = self.course.rate
         self._step, self._skipped = 0, list[Tensor]()
         self.former_total_steps: int | None = None
-        self._remember()
+        self._meet_groups()
         self._check()
         self._apply()
 
@@ -124,6 +121,12 @@ class Scheduler:
         self._apply()
         return change
 
+    def rescale(self, factor: float) -> None:
+        """Multiply every group's base learning rate, as if the optimizer had been built with another one."""
+        for group in self.optimizer.param_groups:
+            group["initial_lr"] *= factor
+        self._apply()
+
     def get_last_lr(self) -> list[float]:
         """The learning rate of every group, as the next optimizer step uses it; NaN where the optimizer chooses it."""
         return [values.get("lr", float("nan")) for values in self.at(self._step)]
@@ -142,6 +145,8 @@ class Scheduler:
         Returns:
             A dict a group: `lr` (missing where the optimizer chooses it), `momentum` and what else moves.
         """
+        if len(self._courses) != len(self.optimizer.param_groups):
+            self._meet_groups()
         total = total_steps or self.total_steps
         step = min(step, total)
         factors = self._rate(step, total)
@@ -179,11 +184,17 @@ class Scheduler:
         warmup = self.course.warmup.length(self.total_steps)
         return self._step - warmup if self._step >= warmup else None
 
-    def _remember(self) -> None:
-        """Note what every group was given, all before any is moved: groups may share one tensor."""
-        names = {"lr", *self.course.also, *(name for c in self._courses if c is not None for name in c.also)}
-        for group in self.optimizer.param_groups:
-            for name in names:
+    def _meet_groups(self) -> None:
+        """Learn what the groups follow that were not there before, and note what every group was given: all before
+        any is moved, for groups may share one tensor.
+        """
+        groups = self.optimizer.param_groups
+        for index, group in enumerate(groups[len(self._courses) :], start=len(self._courses)):
+            own = group.get("scheduler")
+            place = f"param_groups[{index}].scheduler"
+            self._courses.append(None if own is None else course_of(own, self._inherited, place))
+        for group, own in zip(groups, self._courses, strict=True):
+            for name in ("lr", *(own or self.course).also):
                 hyperparameters.remember(group, name)
 
     def _values(

@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 from ava import registry
 from ava.errors import InputError
 from ava.optimization import SchedulerFactory, get_optimizer, list_optimizers, list_schedulers, state_bytes
-from ava.optimization.optimizers.composition import extend
+from ava.optimization.learning_rate import course
+from ava.optimization.optimizers import composition
 from ava.optimization.optimizers.sentence import own_slots
 from tests.optimization.optimizers.oracles import parameters, set_gradients, two_groups
 
@@ -306,10 +307,11 @@ def test_yaml_equals_the_signature(sort):
         assert text.startswith("#")
 
 
-def test_the_shared_yaml_equals_the_signature_of_extend():
+@pytest.mark.parametrize(("sort", "extend"), [("optimizer", composition.extend), ("scheduler", course.extend)])
+def test_the_shared_yaml_equals_the_signature_of_extend(sort, extend):
     signature = inspect.signature(extend).parameters
     expected = {name: p.default for name, p in signature.items() if p.kind is not p.POSITIONAL_ONLY}
-    assert read_yaml((CONF / "optimizer" / "_shared.yaml").read_text()) == spelled(expected)
+    assert read_yaml((CONF / sort / "_shared.yaml").read_text()) == spelled(expected)
 
 
 def read_yaml(text):

@@ -9,7 +9,7 @@ from ava.optimization.learning_rate.factors import Factors
 from ava.registry import Fraction, Length, PositiveInt, scheduler
 
 _ROUNDING = 1e-9
-"""Shares of a cycle below this are rounding errors of a length that is no whole number."""
+"""Shares of a cycle below this are rounding errors, of a length that is no whole number."""
 
 
 @scheduler
@@ -73,4 +73,6 @@ def cycle_of(step: float, first: float, growth: int) -> tuple[int, float]:
         while step >= length:
             step, length, cycle = step - length, length * growth, cycle + 1
         done = step / length
-    return (cycle + 1, 0.0) if done > 1 - _ROUNDING else (cycle, done)
+    if done > 1 - _ROUNDING:
+        return cycle + 1, 0.0
+    return cycle, done if done > _ROUNDING else 0.0

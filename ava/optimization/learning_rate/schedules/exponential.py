@@ -31,6 +31,6 @@ def exponential(
     Returns:
         The multiplier on every group's base learning rate.
 
-    Reference: Li & Arora 2019, https://arxiv.org/abs/1910.07454
+    Reference: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ExponentialLR.html
     """
     return Factors(end_factor ** (step / total) if gamma is None else gamma**step)

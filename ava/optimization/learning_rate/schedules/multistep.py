@@ -11,9 +11,7 @@ from ava.registry import Fraction, Length, scheduler
 
 
 @scheduler
-def multistep(
-    step: int, total: int, /, milestones: tuple[Length, ...] = (0.5, 0.75), gamma: Fraction = 0.1
-) -> Factors:
+def multistep(step: int, total: int, /, milestones: tuple[Length, ...] = (0.5, 0.75), gamma: Fraction = 0.1) -> Factors:
     """Step decay at chosen places: times `gamma` at each of `milestones`, as DenseNets were trained.
 
         gamma ** (number of milestones <= step)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from statistics import NormalDist
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Lt
 
 from ava.errors import InputError
 from ava.optimization.learning_rate.factors import Factors
 from ava.optimization.learning_rate.schedules.cosine import cosine
 from ava.optimization.learning_rate.schedules.linear import linear
-from ava.registry import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt, scheduler
+from ava.registry import Fraction, NonNegativeFloat, PositiveInt, scheduler
 
 
 @scheduler
@@ -24,14 +26,14 @@ def noisy(
     noise_limit: Fraction = 0.67,
     noise_range: tuple[Fraction, Fraction] = (0.0, 1.0),
     hold_steps: PositiveInt = 1,
-    seed: NonNegativeInt = 0,
+    seed: Annotated[int, Ge(0), Lt(2**63)] = 0,
 ) -> Factors:
     """Noisy decay: a schedule times 1 + noise, which leads out of sharp minima.
 
         base(step) * (1 + e)    with e ~ N(0, noise_std ** 2), drawn within +- noise_limit
 
     So the factor is never negative and never above base(step) * (1 + noise_limit). The noise is a function of `seed`
-    and the step: it is the same after a resume and on every rank.
+    and the step: it is the same after a resume and on every rank. Step 0 has none, so that a warmup rises to `base`.
 
     Args:
         step: optimizer steps taken.
@@ -57,14 +59,14 @@ def noisy(
         problem = "must begin before it ends."
         raise InputError(problem, key="noise_range", value=list(noise_range), hint="Such as [0.4, 0.9].")
     factor = 1.0 if base == "constant" else (linear if base == "linear" else cosine)(step, total, floor).lr
-    if begin <= step / total <= end:
+    if step > 0 and begin <= step / total <= end:
         factor *= 1 + _normal(_uniform(seed, step // hold_steps), noise_std, noise_limit)
     return Factors(factor)
 
 
 def _uniform(seed: int, place: int) -> float:
     """A number in (0, 1), the same for the same arguments wherever it is asked for."""
-    digest = hashlib.blake2b(f"{seed}/{place}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(str(place).encode(), digest_size=8, key=str(seed).encode()).digest()
     return ((int.from_bytes(digest, "big") >> 12) + 0.5) / 2**52
 
 

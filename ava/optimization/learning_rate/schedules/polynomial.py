@@ -21,6 +21,6 @@ def polynomial(step: int, total: int, /, power: PositiveFloat = 2.0, floor: Frac
     Returns:
         The multiplier on every group's base learning rate.
 
-    Reference: Mishra & Sarawadekar 2019, https://arxiv.org/abs/2004.00909
+    Reference: Chen et al. 2016 (power 0.9), https://arxiv.org/abs/1606.00915
     """
     return Factors(floor + (1 - floor) * (1 - step / total) ** power)

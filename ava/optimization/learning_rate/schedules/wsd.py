@@ -38,8 +38,7 @@ def wsd(
     Returns:
         The multiplier on every group's base learning rate; the phase is "cooldown" in the decay.
 
-    Reference: Hu et al. 2024, https://arxiv.org/abs/2404.06395; Hagele et al. 2024, https://arxiv.org/abs/2405.18392
-    for "sqrt"
+    Reference: Hu et al. 2024, https://arxiv.org/abs/2404.06395; Hägele et al. 2024, https://arxiv.org/abs/2405.18392
     """
     length = min(in_steps(decay_steps, total), total)
     begin = total - length

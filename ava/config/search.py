@@ -1,0 +1,66 @@
+"""The search for a learning rate before a training: the range test, its files, and what becomes of its suggestion."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ava.checkpoint import atomic
+from ava.config.combinations import finder_config
+from ava.config.saved import with_lr
+from ava.config.schema import Config
+from ava.errors import InputError
+from ava.optimization.learning_rate.finder.findings import Findings, examine
+from ava.training.range_test import range_test
+from ava.training.state import Run
+
+
+def search(config: Config, training: Run, folder: Path) -> Findings:
+    """Run the range test that the section `lr_finder` describes; every rank takes part.
+
+    Args:
+        config: the checked configuration.
+        training: left as it is.
+        folder: gets `lr_finder.png`, `lr_finder.csv` and `lr_finder.json`, also where nothing can be suggested.
+
+    Raises:
+        NoSuggestion: the curve says nothing about the learning rate.
+    """
+    asked = finder_config(config.lr_finder)
+    findings = examine(range_test(training, asked, config.lr_finder.seeds), asked)
+    if training.world.is_main:
+        _write(findings, folder)
+    if (refusal := findings.refusal) is not None:
+        where = f" {folder / 'lr_finder.png'} shows the curve."
+        key = f"lr_finder.{refusal.key}" if refusal.key else None
+        raise InputError(refusal.problem + where, key=key, value=refusal.value, hint=refusal.hint)
+    return findings
+
+
+def take_up(config: Config, training: Run, findings: Findings) -> tuple[Config, str]:
+    """Train with the suggested rate, as the peak of the schedule.
+
+    Args:
+        config: with the rate so far.
+        training: its schedule gets the new one; groups keep their ratio to it.
+        findings: with a suggestion.
+
+    Returns:
+        The configuration with the new rate, and a sentence for the start of the run.
+    """
+    lr, former = findings.chosen.lr, config.optimizer.options["lr"]
+    training.scheduler.rescale(lr / former)
+    said = (
+        f"The range test suggests a learning rate of {lr:.3g}, in place of {former:.3g}: {findings.chosen.reason} "
+        "lr_finder.png shows the curve."
+    )
+    return with_lr(config, lr), said
+
+
+def _write(findings: Findings, folder: Path) -> None:
+    from ava.optimization.learning_rate.finder.plot import draw  # matplotlib takes its time
+    from ava.optimization.learning_rate.finder.table import write_csv
+
+    draw(findings, folder / "lr_finder.png")
+    write_csv(findings, folder / "lr_finder.csv")
+    atomic.write_text(folder / "lr_finder.json", json.dumps(findings.as_dict(), indent=1) + "\n")

@@ -1,0 +1,89 @@
+"""The LR range test inside a run: with its own step, so with its micro-batches, precision, clipping and ranks.
+
+Weights, optimizer, averages, schedule, random numbers and the position in the data are afterwards what they were
+before, also where the test breaks off.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from ava import rng
+from ava.optimization.learning_rate.factors import Phase
+from ava.optimization.learning_rate.finder.range_test import Curve, LRFinderConfig, RangeTest
+from ava.optimization.learning_rate.finder.rates import Rates
+from ava.optimization.snapshot import Snapshot
+from ava.training.determinism import seed_everything
+from ava.training.state import Run
+from ava.training.step import StepReport, training_step
+
+
+def range_test(run: Run, config: LRFinderConfig, num_seeds: int = 1) -> list[Curve]:
+    """Train for a few steps while the learning rate rises; every rank takes part and sees the same.
+
+    Args:
+        run: left as it is.
+        config: the range, in units of the optimizer's learning rate. Groups keep their ratio to it.
+        num_seeds: how often, each time with another order of the samples and other random numbers.
+
+    Returns:
+        What was seen each time.
+
+    Raises:
+        InputError: the optimizer chooses its own rate.
+    """
+    rates = Rates(run.optimizer)
+    curves = []
+    for seed in range(num_seeds):
+        with _kept(run):
+            if seed:
+                run.loader = copy.copy(run.loader)
+                run.loader.seed += seed
+                seed_everything(run.loader.seed + run.world.rank * 1_000_003)
+            curves.append(_one(run, RangeTest(config), rates))
+    return curves
+
+
+def _one(run: Run, test: RangeTest, rates: Rates) -> Curve:
+    run.scheduler = _Held()  # type: ignore[assignment]
+    run.network.train()
+    windows = run.loader.windows(run.position)
+    while not test.is_over:
+        rates.set(test.lr)
+        test.take(_mean_loss(run, training_step(run, next(windows))))
+    return test.curve()
+
+
+class _Held:
+    """Stands in the schedule's place while the test sets the rates."""
+
+    phase: Phase = "main"
+
+    def step(self, skipped: bool | torch.Tensor = False) -> None:
+        """Nothing: the rate of the next step is set when that comes."""
+
+
+def _mean_loss(run: Run, report: StepReport) -> float:
+    """The step's loss over all ranks; waits for the device."""
+    total = torch.stack([loss.float() for loss in report.losses.values()]).sum() * report.weight
+    return float(run.world.sum_(total))
+
+
+@contextmanager
+def _kept(run: Run) -> Iterator[None]:
+    """Whatever happens within it, the run is afterwards what it was."""
+    snapshot, random = Snapshot(run.model, run.optimizer), rng.capture()
+    fields = ("scheduler", "loader", "ema", "step", "position")
+    former = {name: getattr(run, name) for name in fields}
+    run.ema = None  # an average costs time and changes no loss
+    try:
+        yield
+    finally:
+        snapshot.restore()
+        rng.restore(random)
+        for name, value in former.items():
+            setattr(run, name, value)
