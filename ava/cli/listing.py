@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 from collections.abc import Sequence
@@ -16,11 +17,13 @@ from ava.config import words
 from ava.errors import InputError, nearest
 from ava.optimization.optimizers.composition import extend
 from ava.optimization.optimizers.sentence import compose, slots_of
-from ava.registry import REGISTRIES, REQUIRED, Entry
+from ava.registry import REGISTRIES, REQUIRED, Entry, Registry
 
 _LINK = re.compile(r"^\s*Reference: .*?(?P<link>https?://\S+[\w/])", re.MULTILINE | re.DOTALL)
 _ARGUMENT = re.compile(r"^    (\w+): (.+?)(?=^    \w+: |^\S|\Z)", re.MULTILINE | re.DOTALL)
 """An option's lines in a docstring's `Args`."""
+_DRIVERS = {"loss": "driven by the training loss", "eval": "driven by evaluations"}
+"""What a schedule's tag `metric` means."""
 
 
 def list_parts(asked: Sequence[str]) -> int:
@@ -45,8 +48,8 @@ def list_parts(asked: Sequence[str]) -> int:
     for sort in sorts or REGISTRIES:
         entries = list(REGISTRIES[sort])
         console.print(_table(sort, entries))
-        if sort == "optimizers":
-            console.print(_shared_table(entries))
+        if REGISTRIES[sort].shared is not None:
+            console.print(_shared_table(REGISTRIES[sort], entries))
     return 0
 
 
@@ -72,7 +75,8 @@ def _table(sort: str, entries: Sequence[Entry]) -> Table:
         table.add_column("state", justify="right", no_wrap=True)
     table.add_column("options, with their defaults", ratio=3)
     for entry in entries:
-        kind, paper = entry.tags.get("kind"), _LINK.search(entry.doc)
+        paper = _LINK.search(entry.doc)
+        kind = entry.tags.get("kind") or _DRIVERS.get(entry.tags.get("metric", ""))
         summary = entry.summary + (f" [{kind}]" if kind else "") + (f" {paper['link']}" if paper else "")
         state = [f"{state_bytes(entry):g} B"] if has_state else []
         table.add_row(entry.name, escape(summary), *state, escape(", ".join(_options(entry))))
@@ -91,13 +95,15 @@ def _options(entry: Entry) -> list[str]:
     ]
 
 
-def _shared_table(entries: Sequence[Entry]) -> Table:
-    """What every optimizer has besides its own options, said once."""
-    table = Table(title="options of every optimizer", title_justify="left", box=box.SIMPLE_HEAD, expand=False)
+def _shared_table(parts: Registry, entries: Sequence[Entry]) -> Table:
+    """What every part of a sort has besides its own options, said once."""
+    table = Table(title=f"options of every {parts.sort}", title_justify="left", box=box.SIMPLE_HEAD, expand=False)
     for column in ("option", "default", "allowed", "what it does"):
         table.add_column(column, no_wrap=column in ("option", "default"))
-    told = dict(_ARGUMENT.findall(inspect.getdoc(extend) or ""))
-    signature = inspect.signature(extend).parameters
+    module, _, name = (parts.shared or "").partition(":")
+    function = getattr(importlib.import_module(module), name)
+    told = dict(_ARGUMENT.findall(inspect.getdoc(function) or ""))
+    signature = inspect.signature(function).parameters
     for name in (name for name in signature if any(name in entry.shared for entry in entries)):
         annotation = next(entry.parameters[name][0] for entry in entries if name in entry.shared)
         meaning = " ".join(told.get(name, "").split())

@@ -99,3 +99,28 @@ def test_a_sweep_inside_torchrun_is_refused(tmp_path):
     assert done.returncode != 0
     assert "torchrun" in done.stderr
     assert not (tmp_path / "sweep").exists()
+
+
+def test_two_ranks_find_the_rate_that_one_finds(tmp_path):
+    """Both stop at the same step, restore, and train on with the same rate."""
+    finder = ["lr_finder.enabled=true", "lr_finder.num_steps=60", "lr_finder.min_lr=1e-5", "lr_finder.max_lr=1000",
+              "optimizer=adamw", "trainer.accumulate=2"]  # fmt: skip
+    launch(1, *finder, f"run_dir={tmp_path / 'one'}")
+    launch(2, *finder, f"run_dir={tmp_path / 'two'}")
+    one, two = (json.loads((tmp_path / name / "lr_finder.json").read_text()) for name in ("one", "two"))
+    assert one["stopped"] == two["stopped"] == "diverged"
+    assert len(two["loss"]) == len(one["loss"]) < 60
+    assert two["suggestion"] == pytest.approx(one["suggestion"], rel=1e-3)
+    assert losses(tmp_path / "two")[0][:5] == pytest.approx(losses(tmp_path / "one")[0][:5], rel=1e-3)
+
+
+def test_two_ranks_change_the_rate_where_one_does(tmp_path):
+    """The rate is so low that nothing improves: a plateau, at the same step on all ranks."""
+    driven = ["optimizer=adamw", "optimizer.lr=1e-7", "scheduler=adaptive", "scheduler.patience=3",
+              "trainer.max_steps=60", "trainer.log_every=5"]  # fmt: skip
+    changes = []
+    for ranks in (1, 2):
+        launch(ranks, *driven, f"run_dir={tmp_path / str(ranks)}")
+        lines = (tmp_path / str(ranks) / "incidents.jsonl").read_text().splitlines()
+        changes.append([(row["step"], row["action"], row["lr_after"]) for row in map(json.loads, lines)])
+    assert changes[0] == changes[1] != []
