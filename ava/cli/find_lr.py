@@ -25,7 +25,7 @@ optimizer, batches, precision and ranks of the training that the overrides descr
   ava-find-lr lr_finder.seeds=5                            five tests, and their band
   ava-train lr_finder.enabled=true                         test, then train with what is suggested
 
-It writes lr_finder.png, lr_finder.csv and lr_finder.json into run_dir (default outputs/<date>/<time>-<task>-<optimizer>).
+It writes lr_finder.png, lr_finder.csv and lr_finder.json into run_dir, and leaves no run there: ava-train may follow.
 Overrides are those of ava-train (`ava-train --help`); -cd, --config-dir DIR adds configuration files of your own.
 """
 
