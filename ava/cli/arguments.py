@@ -1,4 +1,4 @@
-"""The options of `ava-train`; everything else on its command line is an override."""
+"""The options of a command whose other words are overrides, and those of `ava-train`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,34 @@ from typing import Any, NoReturn
 from ava.errors import InputError, nearest
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse, whose errors are bad input like any other."""
+class Parser(argparse.ArgumentParser):
+    """argparse, whose errors are bad input like any other.
+
+    Args:
+        prog: the command.
+    """
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog=prog, add_help=False, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """Refuse the command line."""
         raise InputError(f"{message}.", hint="See --help.")
+
+    def split(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Split a command line into options and `overrides`, all words that are none.
+
+        Raises:
+            InputError: an option is unknown or lacks its value; names the nearest.
+        """
+        options, rest = self.parse_known_args(list(argv))
+        unknown = [word for word in rest if word.startswith("-")]
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            name = unknown[0].partition("=")[0]
+            raise InputError(f"there is no option {name}.", hint=nearest(name, flags) or "See --help.")
+        options.overrides = rest
+        return options
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -29,7 +51,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         InputError: an option is unknown or lacks its value; names the nearest.
     """
-    parser = _Parser(prog="ava-train", add_help=False, allow_abbrev=False)
+    parser = Parser("ava-train")
     add: Any = parser.add_argument
     add("--help", "-h", action="store_true")
     add("--version", action="store_true")
@@ -39,13 +61,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--multirun", "-m", action="store_true")
     add("--shell-completion", "-sc", metavar="install=SHELL|uninstall=SHELL|query=SHELL")
     # Completion passes the words of another command line in the environment, never here.
-    options, rest = parser.parse_known_args(list(argv))
-    unknown = [word for word in rest if word.startswith("-")]
-    if unknown:
-        flags = [flag for action in parser._actions for flag in action.option_strings]
-        name = unknown[0].partition("=")[0]
-        raise InputError(f"there is no option {name}.", hint=nearest(name, flags) or "See --help.")
+    options = parser.split(argv)
     if options.resolve and not options.cfg:
         raise InputError("--resolve says how --cfg shows the configuration.", hint="Add --cfg job.")
-    options.overrides = rest
     return options

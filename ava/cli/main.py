@@ -14,14 +14,15 @@ from ava.registry import REGISTRIES
 _HELP = f"""\
 ava COMMAND
 
-  ava train [overrides]   train; the same as ava-train
-  ava list [SORT]         what can be chosen, with every option; SORT: {", ".join(REGISTRIES)}
-  ava bench loop          what the training loop costs beside a bare PyTorch loop
-  ava bench optimizers    what a step of each optimizer costs over torch's fused AdamW, beside other libraries
-  ava bench convergence   what every optimizer's defaults reach, over what AdamW's do
-  ava --version           the version
+  ava train [overrides]      train; the same as ava-train
+  ava schedule [overrides]   the schedule that a training would follow, drawn; nothing is trained
+  ava list [SORT]            what can be chosen, with every option; SORT: {", ".join(REGISTRIES)}
+  ava bench loop             what the training loop costs beside a bare PyTorch loop
+  ava bench optimizers       what a step of each optimizer costs over torch's fused AdamW, beside other libraries
+  ava bench convergence      what every optimizer's defaults reach, over what AdamW's do
+  ava --version              the version
 """
-_COMMANDS = ("train", "list", "bench")
+_COMMANDS = ("train", "schedule", "list", "bench")
 _MEASUREMENTS = ("loop", "optimizers", "convergence")
 
 
@@ -44,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: list[str]) -> int:
     command, rest = (words[0], words[1:]) if words else ("--help", [])
+    if command == "schedule":
+        from ava.cli.schedule import schedule
+
+        return schedule(rest)
     if command in ("--help", "-h") or rest[:1] in (["--help"], ["-h"]):
         print(_HELP, end="")
         return 0

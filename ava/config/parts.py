@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import warnings
 from typing import Any
 
 import torch
@@ -70,6 +71,36 @@ def _build_alone(config: Config, world: World) -> tuple[Run, Plan]:
         ema=EMA(model, config.trainer.ema_decay) if config.trainer.ema_decay is not None else None,
     )  # fmt: skip
     return run, plan
+
+
+def build_scheduler(config: Config) -> tuple[Scheduler, TrainingLoader]:
+    """The schedule that a run would follow, and the data that it would pass over; nothing of it can train.
+
+    The parameters stand on the meta device, where they take neither memory nor time.
+
+    Raises:
+        InputError: a part refuses its options or its data.
+    """
+    seed_everything(config.seed)
+    task = _build_task(config)
+    loader = TrainingLoader(
+        task.data.train, batch_size=config.trainer.batch_size, accumulate=config.trainer.accumulate, seed=config.seed
+    )
+    total_steps = _build_plan(config, task, loader).total_steps
+
+    def build(device: str) -> Scheduler:
+        with torch.device(device):
+            model = _build_model(config, task)
+        return _build_scheduler(config, _build_optimizer(config, model), total_steps)
+
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*copying from a non-meta parameter", UserWarning)
+            return build("meta"), loader
+    except Exception:
+        # A model may compute with its weights as it is built, or read them from a file: then they have to be there.
+        # What is wrong with the configuration shows again, in its own words.
+        return build("cpu"), loader
 
 
 def _build(parts: Registry, part: Part, *frame: Any) -> Any:
