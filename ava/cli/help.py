@@ -33,7 +33,8 @@ Main keys
   trainer.device         auto, cpu, cuda
   trainer.clip_norm      threshold of the gradient norm; trainer.clip=none does not clip
   optimizer.lr           learning rate; `ava list optimizers` names every option of every part
-  scheduler.warmup_steps steps of warm-up
+  scheduler.warmup_steps steps of warm-up, or a share of the training (0.05); `ava schedule` draws the whole schedule
+  lr_finder.enabled      test first which learning rate is good, and train with it; `ava-find-lr` only tests
   checkpoint.every       steps between checkpoints; checkpoint.keep_last how many stay
   sweep.jobs             runs at the same time with -m; sweep.dir where they go
 

@@ -15,6 +15,7 @@ _HELP = f"""\
 ava COMMAND
 
   ava train [overrides]      train; the same as ava-train
+  ava find-lr [overrides]    a learning rate for that training; the same as ava-find-lr
   ava schedule [overrides]   the schedule that a training would follow, drawn; nothing is trained
   ava list [SORT]            what can be chosen, with every option; SORT: {", ".join(REGISTRIES)}
   ava bench loop             what the training loop costs beside a bare PyTorch loop
@@ -22,7 +23,7 @@ ava COMMAND
   ava bench convergence      what every optimizer's defaults reach, over what AdamW's do
   ava --version              the version
 """
-_COMMANDS = ("train", "schedule", "list", "bench")
+_COMMANDS = ("train", "find-lr", "schedule", "list", "bench")
 _MEASUREMENTS = ("loop", "optimizers", "convergence")
 
 
@@ -40,6 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ava.cli import train
 
         return train.main(words[1:])
+    if words[:1] == ["find-lr"]:
+        from ava.cli import find_lr
+
+        return find_lr.main(words[1:])
     return run_command("ava", lambda: _dispatch(words))
 
 
