@@ -49,5 +49,12 @@ def restore(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(cuda, index)
 
 
+def seed(number: int) -> None:
+    """Let all generators of this process begin anew from a number, 0 <= number < 2^32."""
+    random.seed(number)
+    np.random.seed(number)
+    torch.manual_seed(number)
+
+
 def _cuda_in_use() -> bool:
     return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]

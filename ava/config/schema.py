@@ -123,12 +123,12 @@ class LRFinder:
 
     enabled: bool = False
     min_lr: PositiveFloat = 1e-7
-    max_lr: PositiveFloat = 1.0
+    max_lr: PositiveFloat = 10.0
     num_steps: Annotated[int, Ge(10)] = 100
     smoothing_factor: Annotated[float, Gt(0), Le(1)] = 0.05
     diverge_factor: Annotated[float, Gt(1)] = 4.0
     method: Literal["valley", "steepest", "minimum"] = "valley"
-    seeds: PositiveInt = 1
+    seeds: PositiveInt = 3
 
 
 @dataclass(frozen=True)

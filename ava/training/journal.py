@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ava.optimization.learning_rate.change import Change
 from ava.reporting.environment import peak_memory
 from ava.training.state import Run
 from ava.training.step import StepReport
@@ -93,6 +94,16 @@ class Journal:
         flat = values[len(reports) :]
         rows = [dict(zip(names, flat[i : i + len(names)], strict=True)) for i in range(0, len(flat), len(names))]
         return values[: len(reports)], rows
+
+
+def tell_schedule(run: Run) -> list[Change]:
+    """Tell a schedule that losses drive what the steps since the last time lost; what it changed for that.
+
+    Only at steps that are due whether or not the run was interrupted, so that a resumed run decides as it would have
+    done.
+    """
+    losses, run.unheard = run.unheard, []
+    return [change for loss in losses if (change := run.scheduler.observe(loss)) is not None]
 
 
 def _loss_columns(losses: dict[str, float]) -> dict[str, float]:

@@ -16,12 +16,13 @@ from typing import Literal
 from ava.checkpoint.checkpoint import prune, save
 from ava.data.loader import Window
 from ava.errors import Interrupted, TrainingFailed
+from ava.optimization.learning_rate.change import Change
 from ava.reporting.incidents import IncidentLog
 from ava.reporting.listener import Listener
 from ava.training.breakdown import breakdowns
 from ava.training.evaluation import evaluate
 from ava.training.interrupt import StopSignal
-from ava.training.journal import Journal, NonFinite
+from ava.training.journal import Journal, NonFinite, tell_schedule
 from ava.training.profiling import Profiler
 from ava.training.state import Run
 from ava.training.step import training_step
@@ -94,7 +95,8 @@ class Trainer:
                 if self._is_due(self.plan.log_every) or report.stop:
                     self._log()
                 if self._is_due(self.plan.log_every):
-                    self._adapt()
+                    for change in tell_schedule(self.run):
+                        self._note_change(change)
                 if report.stop:
                     self._interrupt(signal.received)
                 if self._is_due(self.plan.eval_every):
@@ -148,20 +150,7 @@ class Trainer:
         for listener in self.listeners:
             listener.on_log(row)
 
-    def _adapt(self) -> None:
-        """Tell a schedule that losses drive what the steps since the last time lost.
-
-        Only at steps that are due whether or not the run was interrupted, so that a resumed run decides as it would
-        have done.
-        """
-        losses, self.run.unheard = self.run.unheard, []
-        for loss in losses:
-            self._tell_schedule(loss)
-
-    def _tell_schedule(self, value: float) -> None:
-        change = self.run.scheduler.observe(value)
-        if change is None:
-            return
+    def _note_change(self, change: Change) -> None:
         base = float(self.run.optimizer.param_groups[0]["initial_lr"])
         self._note(
             change.cause, change.action, lr_before=base * change.before, lr_after=base * change.after,
@@ -200,8 +189,8 @@ class Trainer:
             self.run.best, self.run.stale = (value, self.run.step), 0
         else:
             self.run.stale += 1
-        if self.run.scheduler.metric == "eval":
-            self._tell_schedule(sign * value)
+        if self.run.scheduler.metric == "eval" and (change := self.run.scheduler.observe(sign * value)) is not None:
+            self._note_change(change)
 
     def _save(self) -> Path:
         checkpoints = self.folder / "checkpoints"

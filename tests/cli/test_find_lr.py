@@ -21,8 +21,9 @@ def test_prints_the_suggestion_and_writes_three_files(tmp_path, capsys):
     assert (run_dir / "lr_finder.png").read_bytes().startswith(b"\x89PNG")
     with (run_dir / "lr_finder.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [float(row["lr"]) for row in rows] == told["lr"]
+    assert [float(row["lr"]) for row in rows if row["seed"] == "0"] == told["lr"]
     assert float(rows[0]["lr"]) == 1e-5
+    assert {row["seed"] for row in rows} == {"0", "1", "2"}
     assert not (run_dir / "config.yaml").exists()
     follow = last.split("ava-train ")[1].split()
     assert train.main([*follow, "trainer.max_steps=2", "logger=[]", f"run_dir={run_dir}"]) == 0

@@ -90,7 +90,7 @@ def test_groups_keep_their_ratio(monkeypatch):
     monkeypatch.setattr(module, "training_step", step)
     range_test(run, CONFIG)
     assert {round(max(rates) / min(rates), 9) for rates in seen} == {5.0}
-    assert [min(rates) for rates in seen][:: len(seen) - 1] == pytest.approx([1e-7, 1.0], rel=1e-9)
+    assert [min(rates) for rates in seen][:: len(seen) - 1] == pytest.approx([1e-7, 10.0], rel=1e-9)
 
 
 FIND = ["lr_finder.enabled=true", "lr_finder.num_steps=40", "lr_finder.min_lr=1e-5", "optimizer.lr=1e-6",
@@ -134,7 +134,7 @@ def test_without_a_suggestion_nothing_is_trained(tmp_path):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["lr_finder.min_lr=2"], "lr_finder.max_lr=1.0: must be above min_lr=2"),
+        (["lr_finder.min_lr=20"], "lr_finder.max_lr=10.0: must be above min_lr=20"),
         (["lr_finder.enabled=true", "optimizer=adafactor", "optimizer.lr=null"], "optimizer.lr, which is null"),
         (["lr_finder.num_steps=3"], "lr_finder.num_steps=3: must be a whole number >= 10"),
     ],

@@ -45,7 +45,7 @@ class LRFinderConfig:
     """
 
     min_lr: PositiveFloat = 1e-7
-    max_lr: PositiveFloat = 1.0
+    max_lr: PositiveFloat = 10.0
     num_steps: Annotated[int, Ge(MIN_STEPS)] = 100
     smoothing_factor: Annotated[float, Gt(0), Le(1)] = 0.05
     diverge_factor: Annotated[float, Gt(1)] = 4.0
@@ -58,7 +58,7 @@ class LRFinderConfig:
         if self.max_lr <= self.min_lr:
             raise InputError(
                 f"must be above min_lr={self.min_lr:g}.", key="max_lr", value=self.max_lr,
-                hint="Several powers of ten between them are usual: 1e-7 and 1.",
+                hint="Several powers of ten between them are usual: 1e-7 and 10.",
             )  # fmt: skip
 
 

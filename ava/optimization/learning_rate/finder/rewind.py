@@ -6,7 +6,6 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 
 from ava.errors import InputError
@@ -55,7 +54,8 @@ class Rewind:
             elif isinstance(generator, random.Random):
                 generator.seed(seed)
             else:
-                generator.bit_generator.state = np.random.default_rng(seed).bit_generator.state
+                bits = generator.bit_generator
+                bits.state = type(bits)(seed).state
 
 
 def _parts(loader: Any) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -24,7 +25,7 @@ def test_rates_rise_by_a_constant_ratio_from_end_to_end(low, high, steps):
     lrs = RangeTest(LRFinderConfig(min_lr=low, max_lr=high, num_steps=steps)).lrs
     assert (len(lrs), lrs[0], lrs[-1]) == (steps, low, high)
     ratio = (high / low) ** (1 / (steps - 1))
-    assert all(b / a == pytest.approx(ratio) for a, b in zip(lrs, lrs[1:], strict=False))
+    assert all(b / a == pytest.approx(ratio) for a, b in itertools.pairwise(lrs))
 
 
 def test_smoothed_is_the_bias_corrected_average():
@@ -62,7 +63,7 @@ def test_ends_where_the_loss_is_no_number(loss):
     ("options", "told"),
     [
         ({"min_lr": 0.0}, "min_lr=0.0: must be a finite number above 0"),
-        ({"min_lr": 1.0}, r"max_lr=1.0: must be above min_lr=1.*1e-7 and 1"),
+        ({"min_lr": 10.0}, r"max_lr=10.0: must be above min_lr=10.*1e-7 and 10"),
         ({"max_lr": math.inf}, "max_lr=inf: must be a finite number"),
         ({"num_steps": 9}, "num_steps=9: must be a whole number at least 10"),
         ({"num_steps": 20.5}, "num_steps=20.5"),

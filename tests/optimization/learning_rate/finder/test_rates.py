@@ -60,7 +60,10 @@ def test_a_schedule_that_is_low_now_does_not_count():
 @pytest.mark.parametrize(
     ("build", "told"),
     [
-        (lambda: get_optimizer("adafactor")(parameters(), lr=None, relative_step=True), "chooses its own learning rate"),
+        (
+            lambda: get_optimizer("adafactor")(parameters(), lr=None, relative_step=True),
+            "chooses its own learning rate",
+        ),
         (lambda: torch.optim.SGD(parameters(), lr=0.0), "every group's learning rate is 0"),
     ],
 )
