@@ -21,3 +21,4 @@ def test_two_ranks_agree(tmp_path):
     assert one == other
     assert one["stopped"] == "diverged"
     assert "ends after 39 batches; 40 steps need 40" in one["told"]
+    assert [one["sharded"][name][1] for name in ("torch", "ava")] == [True, True]
