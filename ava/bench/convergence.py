@@ -16,65 +16,30 @@ the ratio forgives little errors of the fit, and the training loss (whose floor 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
-import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from ava.bench import machine
+from ava.bench.trainings import PROBLEMS, Problem, positive, take_steps, validation_loss
 from ava.config.parts import build_run
 from ava.config.resume import prepare
-from ava.data.source import Split
 from ava.distributed.world import join
 from ava.errors import InputError, nearest
 from ava.optimization import list_optimizers
-from ava.training.evaluation import evaluate
-from ava.training.state import Run
-from ava.training.step import StepReport, training_step
 
 BASE = "adamw"
 TOLERANCE = 1.10
 """A default is sound where the validation loss is at most this many times AdamW's."""
 
-
-@dataclass(frozen=True)
-class Problem:
-    """What is trained, and for how long.
-
-    Attributes:
-        overrides: the configuration, but for optimizer, schedule and length.
-        steps: the length of the training.
-        num_valid: validation samples that are looked at, spread evenly over all there are.
-    """
-
-    overrides: tuple[str, ...]
-    steps: int
-    num_valid: int = 1024
-
-    @property
-    def warmup(self) -> int:
-        """Steps of linear rise of the rate."""
-        return self.steps // 20
-
-
-PROBLEMS = {
-    "digits": Problem(("task=digits", "model=convnet", "trainer.batch_size=64"), 1000),
-    "gpt": Problem(
-        ("task=stdlib_lm", "data.context=64", "model.layers=2", "model.heads=2", "model.width=96",
-         "trainer.batch_size=8"), 800,
-    ),
-}  # fmt: skip
-"""Handwritten digits by 94,000 parameters, source text in bytes by 246,000."""
 
 COSINE = ("scheduler=cosine", "scheduler.warmup_steps={warmup}")
 SCHEDULES = {
@@ -128,21 +93,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="ava bench convergence", description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
     add("--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS), help="what to train (default all)")
-    add("--seeds", type=_positive, default=1, help="trainings of each, whose losses are averaged (default 1)")
-    add("--threads", type=_positive, default=None, help="torch threads (default: torch's own)")
+    add("--seeds", type=positive, default=1, help="trainings of each, whose losses are averaged (default 1)")
+    add("--threads", type=positive, default=None, help="torch threads (default: torch's own)")
     add("--only", nargs="+", metavar="NAME", help=f"only these optimizers, beside {BASE}")
     add("--with", nargs="+", metavar="OVERRIDE", default=[], dest="extra", help=f"for all but {BASE}, to try defaults")
     add("--each", nargs="+", metavar="OVERRIDES",
         help=f"a row for each, of --only or {BASE}; several overrides that belong together in quotes")  # fmt: skip
     add("--json", type=Path, help="write the figures here as well")
     return parser.parse_args(argv)
-
-
-def _positive(text: str) -> int:
-    """A whole number above 0."""
-    if (number := int(text)) < 1:
-        raise ValueError(text)
-    return number
 
 
 def _known(names: list[str] | None) -> list[str]:
@@ -213,45 +171,12 @@ def train(problem: Problem, optimizer: str, seed: int = 0, extra: Sequence[str] 
     Raises:
         InputError: an override cannot be.
     """
-    schedule = [word.format(warmup=problem.warmup) for word in SCHEDULES.get(optimizer, COSINE)]
-    fixed = [f"optimizer={optimizer}", f"seed={seed}", f"trainer.max_steps={problem.steps}", "trainer.device=cpu"]
-    config, _ = prepare([*problem.overrides, *fixed, *schedule, *extra])
+    words = problem.words(optimizer, SCHEDULES.get(optimizer, COSINE), seed)
+    config, _ = prepare([*words, *extra])
     with join(config.trainer.device) as world:
         run, plan = build_run(config, world)
-        run.network.train()
-        last = _steps(run, plan.total_steps)
-        data = dataclasses.replace(run.task.data, valid=_Some(run.task.data.valid, problem.num_valid))
-        run.task = dataclasses.replace(run.task, data=data)  # type: ignore[type-var]
-        return Result(_finite(evaluate(run)["eval/loss"]), _finite(statistics.fmean(last)))
-
-
-def _steps(run: Run, total: int) -> list[float]:
-    """Train; the loss of each of the last tenth of the steps."""
-    reports: list[StepReport] = []
-    for window in run.loader.windows(run.position):
-        reports.append(training_step(run, window))
-        if run.step == total:
-            break
-    return [report.weight * float(sum(report.losses.values())) for report in reports[-max(1, total // 10) :]]
-
-
-def _finite(loss: float) -> float:
-    """Infinity in place of what is no number, so that it is larger than any limit."""
-    return loss if math.isfinite(loss) else math.inf
-
-
-@dataclass(frozen=True)
-class _Some:
-    """A part of a split: `limit` samples at most, in even distances."""
-
-    split: Split
-    limit: int
-
-    def __len__(self) -> int:
-        return min(self.limit, len(self.split))
-
-    def fetch(self, indices: np.ndarray, epoch: int) -> dict[str, torch.Tensor]:
-        return self.split.fetch(indices * len(self.split) // len(self), epoch)
+        last = take_steps(run, plan)
+        return Result(validation_loss(run, problem.num_valid), last)
 
 
 def _print(rows: list[dict[str, Any]], problems: list[str]) -> None:

@@ -21,10 +21,11 @@ ava COMMAND
   ava bench loop             what the training loop costs beside a bare PyTorch loop
   ava bench optimizers       what a step of each optimizer costs over torch's fused AdamW, beside other libraries
   ava bench convergence      what every optimizer's defaults reach, over what AdamW's do
+  ava bench learning_rate    what the ways to a learning rate reach, and what they cost
   ava --version              the version
 """
 _COMMANDS = ("train", "find-lr", "schedule", "list", "bench")
-_MEASUREMENTS = ("loop", "optimizers", "convergence")
+_MEASUREMENTS = ("loop", "optimizers", "convergence", "learning_rate")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ava.bench import convergence
-from ava.bench.convergence import BASE, COSINE, PROBLEMS, SCHEDULES, TOLERANCE, Problem, compare, train
+from ava.bench.convergence import BASE, COSINE, SCHEDULES, TOLERANCE, compare, train
+from ava.bench.trainings import PROBLEMS, Problem, Some
 from ava.cli.main import main
 from ava.optimization import list_optimizers
 
@@ -59,7 +60,7 @@ def test_only_part_of_the_validation_data_is_looked_at():
         def fetch(self, indices, epoch):
             return indices.tolist()
 
-    some, all_there_is = convergence._Some(Indices(range(10)), 4), convergence._Some(Indices(range(3)), 4)
+    some, all_there_is = Some(Indices(range(10)), 4), Some(Indices(range(3)), 4)
     assert some.fetch(np.arange(len(some)), 0) == [0, 2, 5, 7]
     assert all_there_is.fetch(np.arange(len(all_there_is)), 0) == [0, 1, 2]
 
