@@ -22,10 +22,11 @@ ava COMMAND
   ava bench optimizers       what a step of each optimizer costs over torch's fused AdamW, beside other libraries
   ava bench convergence      what every optimizer's defaults reach, over what AdamW's do
   ava bench learning_rate    what the ways to a learning rate reach, and what they cost
+  ava bench finders          what learning-rate finders leave behind, refuse, suggest and cost, beside others'
   ava --version              the version
 """
 _COMMANDS = ("train", "find-lr", "schedule", "list", "bench")
-_MEASUREMENTS = ("loop", "optimizers", "convergence", "learning_rate")
+_MEASUREMENTS = ("loop", "optimizers", "convergence", "learning_rate", "finders")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
