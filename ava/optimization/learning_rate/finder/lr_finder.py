@@ -77,7 +77,9 @@ class LRFinder:
             check("accumulate", accumulate, PositiveInt), check("max_norm", max_norm, PositiveFloat | None), autocast,
         )  # fmt: skip
 
-    def find(self, train_loader: Iterable[Any], *, seeds: int = 1) -> tuple[float, dict[str, Any]]:
+    def find(
+        self, train_loader: Iterable[Any], *, seeds: int = 1, repeat: bool = False
+    ) -> tuple[float, dict[str, Any]]:
         """Run the test.
 
         Args:
@@ -85,6 +87,7 @@ class LRFinder:
                 is iterated; not an iterator, which could not be taken back.
             seeds: tests with other random numbers (order of the data, dropout), each from the same weights; the
                 suggestion is read off the median curve.
+            repeat: begin a loader anew where it ends, as epochs do, rather than refuse one that is too short.
 
         Returns:
             The chosen method's rate, and all that is known, as plain values: `Findings.as_dict`.
@@ -95,8 +98,10 @@ class LRFinder:
         """
         check("seeds", seeds, PositiveInt)
         rewind = Rewind(train_loader)
-        self._refuse_short(train_loader)
-        curves = [self._test(train_loader, rewind, seed) for seed in range(seeds)]
+        if not repeat:
+            self._refuse_short(train_loader)
+        batches = _Epochs(train_loader) if repeat else train_loader
+        curves = [self._test(batches, rewind, seed) for seed in range(seeds)]
         self.findings = examine(curves, self.config)
         return self.findings.chosen.lr, self.findings.as_dict()
 
@@ -160,6 +165,22 @@ class LRFinder:
         length = least_over_ranks(length, trial.device)
         if length < steps * trial.accumulate:
             raise too_short(length, steps, trial.accumulate)
+
+
+class _Epochs:
+    """A loader again and again; one without a batch ends."""
+
+    def __init__(self, loader: Iterable[Any]) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            empty = True
+            for batch in self.loader:
+                empty = False
+                yield batch
+            if empty:
+                return
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -122,7 +122,7 @@ def too_short(num_batches: int, num_steps: int, accumulate: int) -> InputError:
     return InputError(
         f"the loader ends after {num_batches} batches; {num_steps} steps{each} need {num_steps * accumulate}.",
         key="num_steps", value=num_steps,
-        hint="Take fewer steps, smaller batches, or a loader that repeats its data.",
+        hint="Take fewer steps or smaller batches, or begin it anew where it ends: find(loader, repeat=True).",
     )  # fmt: skip
 
 

@@ -398,3 +398,16 @@ def test_arguments_that_cannot_be_are_refused(options, told):
     model = nn.Linear(2, 2)
     with pytest.raises(InputError, match=told):
         LRFinder(model, torch.optim.SGD(model.parameters(), lr=0.1), **options)
+
+
+def test_a_short_loader_may_be_begun_anew():
+    """As epochs do; what is then left of it, and its order, are what they were."""
+    generator = torch.Generator().manual_seed(3)
+    batches = DataLoader(DATA, batch_size=80, shuffle=True, generator=generator)
+    before = generator.get_state()
+    finder = LRFinder(*make("torch-adamw"), cross_entropy, LRFinderConfig(min_lr=1e-5, max_lr=10.0, num_steps=40))
+    finder.find(batches, repeat=True)
+    assert len(finder.findings.centre.lr) > 2 * len(batches)
+    assert torch.equal(generator.get_state(), before)
+    with pytest.raises(InputError, match="ends after 0 batches"):
+        finder.find([], repeat=True)
