@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from ava.optimization.catalogue import list_clips as list_clips
     from ava.optimization.catalogue import list_optimizers as list_optimizers
     from ava.optimization.catalogue import list_schedulers as list_schedulers
+    from ava.optimization.learning_rate.adaptation.config import AdaptiveLRConfig as AdaptiveLRConfig
+    from ava.optimization.learning_rate.adaptation.detector import PlateauDetector as PlateauDetector
+    from ava.optimization.learning_rate.adaptation.manager import (
+        AdaptiveLearningRateManager as AdaptiveLearningRateManager,
+    )
     from ava.optimization.learning_rate.course import course as course
     from ava.optimization.learning_rate.factors import Factors as Factors
     from ava.optimization.learning_rate.finder.lr_finder import LRFinder as LRFinder
@@ -37,6 +42,8 @@ if TYPE_CHECKING:
     from ava.optimization.precision.policy import Policy as Policy
 
 _MODULES = {
+    "AdaptiveLRConfig": "learning_rate.adaptation.config",
+    "AdaptiveLearningRateManager": "learning_rate.adaptation.manager",
     "AdvancedWarmupScheduler": "learning_rate.torch_style.advanced_warmup",
     "CosineAnnealingWarmRestarts": "learning_rate.torch_style.cosine_annealing_warm_restarts",
     "EMA": "optimizers.wrappers.ema",
@@ -45,6 +52,7 @@ _MODULES = {
     "LRFinderConfig": "learning_rate.finder.range_test",
     "OneCycleLR": "learning_rate.torch_style.onecycle_lr",
     "OptimizerFactory": "catalogue",
+    "PlateauDetector": "learning_rate.adaptation.detector",
     "Policy": "precision.policy",
     "PolynomialDecayLR": "learning_rate.torch_style.polynomial_decay_lr",
     "Scheduler": "learning_rate.scheduler",
