@@ -117,7 +117,7 @@ def test_two_ranks_find_the_rate_that_one_finds(tmp_path):
 def test_two_ranks_change_the_rate_where_one_does(tmp_path):
     """The rate is so low that nothing improves: a plateau, at the same step on all ranks."""
     driven = ["optimizer=adamw", "optimizer.lr=1e-7", "scheduler=adaptive", "scheduler.patience=3",
-              "trainer.max_steps=60", "trainer.log_every=5"]  # fmt: skip
+              "scheduler.loss_threshold=0.05", "trainer.max_steps=160", "trainer.log_every=5"]  # fmt: skip
     changes = []
     for ranks in (1, 2):
         launch(ranks, *driven, f"run_dir={tmp_path / str(ranks)}")

@@ -227,7 +227,8 @@ class Scheduler:
         last = min(self.total_steps, _FAR)
         steps = [*range(0, last, max(1, last // _PROBES)), self.total_steps]
         for group, course in zip(groups, courses, strict=True):
-            if group["lr"] is None and any(course.rate(step, self.total_steps).lr != 1.0 for step in steps):
+            moves = course.metric is not None or any(course.rate(step, self.total_steps).lr != 1.0 for step in steps)
+            if group["lr"] is None and moves:
                 raise InputError(
                     "the optimizer chooses its own learning rate (lr is null), so there is none to schedule.",
                     hint="Use the constant schedule without warmup, or give the optimizer an lr.",

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ava.errors import InputError
-from ava.optimization import PlateauDetector
+from ava.optimization import AdaptiveLearningRateManager, PlateauDetector
 from ava.optimization.learning_rate.schedules.plateau import Plateau
 
 NOISE_FREE = {
@@ -173,3 +173,25 @@ def test_its_memory_is_bounded():
 def test_bad_options_are_refused(options):
     with pytest.raises(InputError, match=next(iter(options))):
         PlateauDetector(**options)
+
+
+def test_a_raised_rate_forgets_nothing_of_the_fall():
+    """Increases on the way down leave the plateau after it as easy to see as it is without them."""
+    rng = np.random.default_rng(0)
+    series = np.concatenate([np.linspace(2, 1, 200), np.ones(300)]) + 0.01 * rng.standard_normal(500)
+    manager = AdaptiveLearningRateManager(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-3))
+    changes = [change for value in series if (change := manager.step(float(value))) is not None]
+    raised = [change.step for change in changes if change.action == "increase"]
+    lowered = [change.step for change in changes if change.action == "reduce"]
+    assert len(raised) > 3
+    assert max(raised) < 210
+    assert 200 < min(lowered) < 250
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.3])
+def test_a_loss_that_never_fell_is_a_plateau_in_the_end(noise):
+    found = []
+    for seed in range(5):
+        detector, rng = PlateauDetector(), np.random.default_rng(seed)
+        found.append(next(k for k in range(2000) if detector.step(1 + noise * rng.standard_normal())))
+    assert max(found) < 1000

@@ -45,7 +45,7 @@ class Adaptation:
         policy, before = self.policy, self._level
         action, after = self._choose(verdict)
         if verdict == "plateau" or after != before:
-            self._judge.restart()
+            self._judge.restart(verdict)
             self._rest = policy.cooldown
         if after == before and action != "warn":
             return None

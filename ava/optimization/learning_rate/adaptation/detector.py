@@ -50,7 +50,7 @@ class PlateauDetector:
             return False
         if self._judge.observe(value) != "plateau":
             return False
-        self._judge.restart()
+        self._judge.restart("plateau")
         return True
 
     def state_dict(self) -> dict[str, Any]:

@@ -37,8 +37,9 @@ _SLOWED = 0.65
 """The share of the expected fall below which the fall has ended."""
 _SMOOTH = 0.7
 """Steps upwards that differ by no more than this share are a rise, not an accident."""
-_UNSEEN = 1 / 2000
-"""Standard deviations per value: where the past lets expect nothing, no slower fall is looked for."""
+_UNSEEN, _NEVER_SEEN = 1 / 2000, 1 / 900
+"""Standard deviations per value: no slower fall is looked for, where the past lets expect little; where it never
+showed one."""
 _SEEN, _EXCLUDED, _PROVED, _RISING = 1.5, 2.5, 4.0, 6.0
 """Standard errors: that show a fall, exclude one, make it a reason to speed up; a rise."""
 _EARLY, _REMEMBERED = 4.5, 5.5
@@ -62,7 +63,7 @@ class Judge:
         self.patience, self.threshold, self.relative = patience, threshold, relative
         self.smoothed = self.noise = 0.0
         self._best: float | None = None
-        self._num_bad = self._num_good = self._time = 0
+        self._num_bad = self._num_good = self._time = self._since = 0
         self._zigzag, self._pyramid = Zigzag(), Pyramid()
         self._memory, self._expectation = NoiseMemory(), Expectation()
         self._first: list[float] = []
@@ -92,10 +93,17 @@ class Judge:
         self.smoothed, self.noise = value, 0.0
         return self._counted()
 
-    def restart(self) -> None:
-        """Judge only what comes from now on, by the same best and the same past."""
+    def restart(self, verdict: Verdict) -> None:
+        """After it was acted upon, judge by the same best and the same past.
+
+        Args:
+            verdict: a plateau that was answered is over, and only what comes from now on counts. What a steady
+                improvement was seen in shows no second one, but goes on showing that the series falls.
+        """
         self._num_bad = self._num_good = 0
-        self._pyramid.clear()
+        self._since = self._time
+        if verdict == "plateau":
+            self._pyramid.clear()
 
     def _count(self, value: float) -> None:
         if self._best is None:
@@ -147,7 +155,8 @@ class Judge:
         size, block = len(values), 1 << level
         known = self._memory.at(level)
         expected = _SLOWED * self._expectation.fall(self._time - (size * block - 1) / 2)
-        slowest = max(expected, _UNSEEN * self.noise) * block
+        least = _UNSEEN if self._expectation.factor > 0.0 else _NEVER_SEEN
+        slowest = max(expected, least * self.noise) * block
         reach = max(slowest, self._margin(values[-1]) / size)
         if size < LENGTH and known.is_known and _EXCLUDED * least_error(size, known) > reach:
             return None
@@ -155,7 +164,8 @@ class Judge:
         self._learn(values, trend, level, known)
         if self._num_bad >= self.patience and self._is_plateau(trend, size, slowest):
             return "plateau"
-        return "improvement" if self._is_improvement(trend, values, known) else None
+        is_new = size * block <= self._time - self._since
+        return "improvement" if is_new and self._is_improvement(trend, values, known) else None
 
     def _is_plateau(self, trend: Trend, size: int, slowest: float) -> bool:
         if size >= _LONG and trend.slope > trend.doubt(_RISING):
@@ -203,13 +213,14 @@ class Judge:
         """Plain numbers and lists."""
         return {
             "smoothed": self.smoothed, "noise": self.noise, "best": self._best, "num_bad": self._num_bad,
-            "num_good": self._num_good, "time": self._time, "expected": self._expectation.factor,
+            "num_good": self._num_good, "time": self._time, "since": self._since, "expected": self._expectation.factor,
             "first": list(self._first), "zigzag": self._zigzag.state_dict(), "pyramid": self._pyramid.state_dict(),
             "memory": self._memory.state_dict(),
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from them."""
+        self._since = state["since"]
         self.smoothed, self.noise, self._best = state["smoothed"], state["noise"], state["best"]
         self._num_bad, self._num_good, self._time = state["num_bad"], state["num_good"], state["time"]
         self._expectation, self._first = Expectation(state["expected"]), list(state["first"])
