@@ -23,10 +23,11 @@ ava COMMAND
   ava bench convergence      what every optimizer's defaults reach, over what AdamW's do
   ava bench learning_rate    what the ways to a learning rate reach, and what they cost
   ava bench finders          what learning-rate finders leave behind, refuse, suggest and cost, beside others'
+  ava bench plateaus         how often noise is taken for a plateau, and how long a real one goes unseen
   ava --version              the version
 """
 _COMMANDS = ("train", "find-lr", "schedule", "list", "bench")
-_MEASUREMENTS = ("loop", "optimizers", "convergence", "learning_rate", "finders")
+_MEASUREMENTS = ("loop", "optimizers", "convergence", "learning_rate", "finders", "plateaus")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
