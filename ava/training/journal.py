@@ -53,7 +53,8 @@ class Journal:
         self._known += rows
         self.run.scheduler.settle()
         if self.run.scheduler.metric == "loss":
-            self.run.unheard += [sum(losses.values()) for _, _, losses in rows]
+            # What a warmup makes of the loss says nothing about the rate after it.
+            self.run.unheard += [sum(losses.values()) for report, _, losses in rows if report.phase != "warmup"]
 
     def read(self, seconds: float) -> tuple[dict[str, float], NonFinite | None]:
         """The last step's line, with the throughput since the last reading, and the first step that went wrong.

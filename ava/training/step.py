@@ -14,6 +14,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from ava.data.loader import Batch, Window
+from ava.optimization.learning_rate.factors import Phase
 from ava.optimization.optimizers.wrappers.sam import kept_buffers
 from ava.training import curvature
 from ava.training.state import Run
@@ -26,6 +27,7 @@ class StepReport:
     Attributes:
         step: its number, counted from 1.
         lr: the first group's learning rate in this step.
+        phase: where it lay in the schedule.
         num_samples: samples of the step, over all ranks.
         losses: objective -> this rank's sum over the step's counted terms, 0-dim, not yet read.
         weight: what turns this rank's sums into its part of the mean over all ranks' terms.
@@ -35,6 +37,7 @@ class StepReport:
 
     step: int
     lr: float
+    phase: Phase
     num_samples: int
     losses: dict[str, torch.Tensor]
     weight: float
@@ -50,7 +53,7 @@ def training_step(run: Run, window: Window, stop: bool = False) -> StepReport:
         window: this rank's samples.
         stop: this rank was told to stop; the report says whether any rank was.
     """
-    lr = run.optimizer.param_groups[0]["lr"]
+    lr, phase = run.optimizer.param_groups[0]["lr"], run.phase
     weight, stop = _agree(run, window, stop)
     losses = _accumulate(run, window, weight)
     replaced = _sharpen(run, window, weight)
@@ -63,7 +66,7 @@ def training_step(run: Run, window: Window, stop: bool = False) -> StepReport:
         run.ema.update()
     run.step += 1
     run.position = window.position
-    return StepReport(run.step, lr, window.num_samples, losses, weight, grad_norm, stop)
+    return StepReport(run.step, lr, phase, window.num_samples, losses, weight, grad_norm, stop)
 
 
 def _agree(run: Run, window: Window, stop: bool) -> tuple[float, bool]:

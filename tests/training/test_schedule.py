@@ -11,6 +11,7 @@ import ava
 from ava.checkpoint.checkpoint import load
 from ava.data.loader import Position, Window
 from ava.optimization import get_scheduler
+from ava.training.journal import Journal
 from ava.training.step import training_step
 from tests.training.helpers import small_run
 from tests.training.test_resume import QUICK, rows, same
@@ -153,3 +154,12 @@ def test_a_driven_schedule_changes_resumes_and_is_recorded(tmp_path, capsys, nam
     ava.train([f"resume={tmp_path / 'again' / 'checkpoints' / 'step-10'}"])
     same(*(load(tmp_path / run / "checkpoints" / "step-160") for run in ("whole", "again")))
     assert rows(tmp_path / "whole") == rows(tmp_path / "again")
+
+
+def test_losses_of_the_warmup_drive_nothing():
+    run, _ = small_run("scheduler=adaptive", "scheduler.warmup_steps=5", "trainer.max_steps=9")
+    journal = Journal(run)
+    for window in itertools.islice(run.loader.windows(Position()), 8):
+        journal.add(training_step(run, window))
+    journal.fetch()
+    assert len(run.unheard) == 3
