@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ava.bench.arms.peer_finders import Finder, Range, Search
+from ava.bench.arms.finder_arm import Finder, Range, Search
 from ava.bench.finder_scene import RATIO, are_equal, begun, fresh, holdings, train, validation_loss
 
 ENDINGS: dict[str, type[BaseException] | None] = {

@@ -33,7 +33,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ava.bench import machine
-from ava.bench.arms.peer_finders import PACKAGES, Finder, finder_named, is_installed
+from ava.bench.arms.finder_arm import Finder
+from ava.bench.arms.peer_finders import PACKAGES, finder_named, is_installed
 from ava.bench.finder_questions import (
     CASES,
     ENDINGS,

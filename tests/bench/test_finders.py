@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from ava.bench import finders
-from ava.bench.arms.peer_finders import PACKAGES, Range, finder_named, is_installed
+from ava.bench.arms.finder_arm import Range
+from ava.bench.arms.peer_finders import PACKAGES, finder_named, is_installed
 from ava.bench.finder_questions import CASES, ENDINGS, Case, aftermath, answer, costs, reached
 from ava.bench.finder_scene import RATIO, are_equal, begun, fresh, holdings, train
 from ava.cli.main import main

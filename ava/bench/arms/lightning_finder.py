@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.tuner.tuning import Tuner
 from torch import Tensor
 
-from ava.bench.arms.peer_finders import Range, Search, silently
+from ava.bench.arms.finder_arm import Range, Search, silently
 from ava.bench.finder_scene import Scene
 
 

@@ -11,36 +11,18 @@ begin for all groups; without it the groups would begin at their own rates and a
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
-import io
-import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
+from ava.bench.arms.finder_arm import Finder, Range, Search, silently
 from ava.bench.finder_scene import Scene
 from ava.optimization.learning_rate.finder.lr_finder import LRFinder
 from ava.optimization.learning_rate.finder.range_test import LRFinderConfig
 
-Search = Callable[[], float | None]
 PACKAGES = {"ava": "ava", "lightning": "lightning", "torch-lr-finder": "torch_lr_finder"}
 """Finder -> what has to be installed."""
-
-
-@dataclass(frozen=True)
-class Range:
-    """What is tested: `num_steps` rates from `min_lr` to `max_lr`."""
-
-    min_lr: float = 1e-7
-    max_lr: float = 10.0
-    num_steps: int = 100
-
-
-Finder = Callable[[Scene, Range], Search]
-"""Prepares a search, whose call returns the suggested rate, or None, or raises."""
 
 
 def is_installed(name: str) -> bool:
@@ -57,15 +39,6 @@ def finder_named(name: str) -> Finder:
     with silently():
         from ava.bench.arms import lightning_finder
     return lightning_finder.prepare
-
-
-@contextlib.contextmanager
-def silently() -> Iterator[None]:
-    """Without others' progress bars, prints and warnings."""
-    hidden = io.StringIO()
-    with contextlib.redirect_stdout(hidden), contextlib.redirect_stderr(hidden), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _ava(scene: Scene, tested: Range) -> Search:
