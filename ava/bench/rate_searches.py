@@ -14,8 +14,8 @@ from ava.config.resume import prepare
 from ava.config.schema import Config
 from ava.config.search import take_up
 from ava.distributed.world import join
-from ava.optimization.learning_rate.finder.findings import Findings, examine
-from ava.training.range_test import range_test
+from ava.optimization.learning_rate.finder.findings import Findings
+from ava.training.range_test import search_lr
 from ava.training.state import Run
 
 
@@ -152,12 +152,13 @@ def _search(config: Config, run: Run) -> tuple[Findings, Search]:
     """The range test on the run's own start, as `ava-train` takes it before a training; the run is left as it was."""
     asked = finder_config(config.lr_finder)
     began = time.process_time()
-    findings = examine(range_test(run, asked, config.lr_finder.seeds), asked)
+    findings = search_lr(run, asked, config.lr_finder.seeds)
     cpu_s = time.process_time() - began
     search = Search(
         lr=None if findings.refusal else findings.chosen.lr,
         suggestions={name: one.lr for name, one in findings.suggestions.items()},
         refusal=None if findings.refusal is None else str(findings.refusal),
-        stopped=findings.centre.stopped, steps=sum(len(curve.lr) for curve in findings.curves), cpu_s=cpu_s,
+        stopped=findings.centre.stopped, cpu_s=cpu_s,
+        steps=sum(len(curve.lr) for curve in findings.curves) + len(findings.probes) * asked.probe_steps,
     )  # fmt: skip
     return findings, search

@@ -18,7 +18,7 @@ import torch
 from ava.bench import machine
 from ava.bench.rate_searches import Job, Training, carry_out
 from ava.checkpoint import atomic
-from ava.config.saved import to_yaml
+from ava.config.saved import plain_yaml
 from ava.config.schema import Config
 from ava.errors import InputError
 from ava.reporting.environment import git_revision, versions
@@ -85,7 +85,7 @@ class TrainingBook:
             raise InputError(f"cannot be written: {error}.", key="--json", value=str(self._file)) from error
 
     def _one(self, job: Job, config: Config) -> Training:
-        work = hashlib.sha256(json.dumps([to_yaml(config), job.problem.num_valid]).encode()).hexdigest()
+        work = _work(job, config)
         known = self._find(work)
         if known is not None:
             self.num_foreign += known["made_with"] != self._maker
@@ -117,6 +117,14 @@ def _maker() -> dict[str, Any]:
     here = versions()
     revision = git_revision(Path(__file__).parent)
     return {"ava": here["ava"], "revision": revision, "torch": here["torch"], "threads": torch.get_num_threads()}
+
+
+def _work(job: Job, config: Config) -> str:
+    """The same for the same training, whoever makes it."""
+    tree = config.as_dict()
+    if not job.finds:
+        del tree["lr_finder"]  # it changes nothing
+    return hashlib.sha256(json.dumps([plain_yaml(tree), job.problem.num_valid]).encode()).hexdigest()
 
 
 def _identity(entry: Entry) -> str:

@@ -118,6 +118,7 @@ class LRFinder:
         smoothing_factor: weight of the new loss in the moving average.
         diverge_factor: the test ends where the average exceeds its lowest value so many times.
         method: which of the suggestions counts.
+        probe_steps: length of the short trainings that the method probes compares, if num_steps is no less.
         seeds: how often to test, each time with other samples.
     """
 
@@ -127,7 +128,8 @@ class LRFinder:
     num_steps: Annotated[int, Ge(10)] = 100
     smoothing_factor: Annotated[float, Gt(0), Le(1)] = 0.05
     diverge_factor: Annotated[float, Gt(1)] = 4.0
-    method: Literal["valley", "steepest", "minimum"] = "valley"
+    method: Literal["probes", "valley", "steepest", "minimum"] = "probes"
+    probe_steps: Annotated[int, Ge(10)] = 50
     seeds: PositiveInt = 3
 
 

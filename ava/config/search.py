@@ -10,8 +10,8 @@ from ava.config.combinations import finder_config
 from ava.config.saved import with_lr
 from ava.config.schema import Config
 from ava.errors import InputError
-from ava.optimization.learning_rate.finder.findings import Findings, examine
-from ava.training.range_test import range_test
+from ava.optimization.learning_rate.finder.findings import Findings
+from ava.training.range_test import search_lr
 from ava.training.state import Run
 
 
@@ -27,7 +27,7 @@ def search(config: Config, training: Run, folder: Path) -> Findings:
         NoSuggestion: the curve says nothing about the learning rate.
     """
     asked = finder_config(config.lr_finder)
-    findings = examine(range_test(training, asked, config.lr_finder.seeds), asked)
+    findings = search_lr(training, asked, config.lr_finder.seeds)
     if training.world.is_main:
         _write(findings, folder)
     if (refusal := findings.refusal) is not None:

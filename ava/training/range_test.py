@@ -7,6 +7,7 @@ before, also where the test breaks off.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,12 +15,56 @@ import torch
 
 from ava import rng
 from ava.optimization.learning_rate.factors import Phase
+from ava.optimization.learning_rate.finder.findings import Findings, examine
+from ava.optimization.learning_rate.finder.probes import FACTORS, Probe, course_of, probe_of
 from ava.optimization.learning_rate.finder.range_test import Curve, LRFinderConfig, RangeTest
 from ava.optimization.learning_rate.finder.rates import Rates
 from ava.optimization.snapshot import Snapshot
 from ava.training.determinism import seed_everything
 from ava.training.state import Run
 from ava.training.step import StepReport, training_step
+
+
+def search_lr(run: Run, config: LRFinderConfig, num_seeds: int = 1) -> Findings:
+    """Find a learning rate: range tests, and where the method wants them, short trainings around what they suggest.
+
+    Args:
+        run: left as it is.
+        config: the range and the method.
+        num_seeds: range tests.
+
+    Returns:
+        The same on every rank; a refusal is part of it.
+
+    Raises:
+        InputError: the optimizer chooses its own rate.
+    """
+    findings = examine(range_test(run, config, num_seeds), config)
+    if config.method != "probes" or findings.refusal is not None:
+        return findings
+    middle = findings.suggestions["valley"].lr
+    return findings.with_probes([probe(run, middle * factor, config.probe_steps) for factor in FACTORS])
+
+
+def probe(run: Run, lr: float, num_steps: int) -> Probe:
+    """Train for a few steps with a 1cycle; the run is afterwards what it was.
+
+    Args:
+        run: left as it is.
+        lr: the peak rate, in units of the optimizer's learning rate.
+        num_steps: optimizer steps.
+    """
+    rates, losses = Rates(run.optimizer), list[float]()
+    with _kept(run):
+        run.scheduler = _Held()  # type: ignore[assignment]
+        run.network.train()
+        windows = run.loader.windows(run.position)
+        for rate, momentum in course_of(lr, num_steps):
+            rates.set(rate, momentum)
+            losses.append(_mean_loss(run, training_step(run, next(windows))))
+            if not math.isfinite(losses[-1]):
+                break
+    return probe_of(lr, losses, num_steps)
 
 
 def range_test(run: Run, config: LRFinderConfig, num_seeds: int = 1) -> list[Curve]:

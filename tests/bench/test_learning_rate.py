@@ -67,7 +67,7 @@ def test_the_numbers_of_a_training_are_told(tiny, tmp_path):
     assert row["within"] == (row["ratio"] <= TOLERANCE)
     assert {one["schedule"] for one in trainings} == {"onecycle"}
     assert all(one["steps"] == TINY.steps and one["cpu_s"] > 0 for one in trainings)
-    assert 0 < found["search"]["steps"] <= 60
+    assert 150 < found["search"]["steps"] <= 60 + 3 * 50
 
 
 def test_a_cost_holds_the_search(tiny, tmp_path):

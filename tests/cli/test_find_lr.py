@@ -41,7 +41,7 @@ def test_another_method_and_several_seeds(tmp_path, capsys, method):
     ("words", "told"),
     [
         (["optimizer=lino"], "Did you mean `lion`?"),
-        (["lr_finder.method=best"], "lr_finder.method=best: must be one of: valley, steepest, minimum"),
+        (["lr_finder.method=best"], "lr_finder.method=best: must be one of: probes, valley, steepest, minimum"),
         (["lr_finder.max_lr=1e-9"], "lr_finder.max_lr=1e-09: must be above min_lr=1e-07."),
         (["lr_finder.min_lr=1e-9", "lr_finder.max_lr=1e-8"], "the loss never fell by more than its noise"),
         (["optimizer=adafactor", "optimizer.lr=null"], "the optimizer chooses its own learning rate"),

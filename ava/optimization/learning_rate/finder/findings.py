@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from ava.optimization.learning_rate.finder.probes import Probe, suggest_from
 from ava.optimization.learning_rate.finder.range_test import Curve, LRFinderConfig, MovingAverage
 from ava.optimization.learning_rate.finder.suggestions import NoSuggestion, Suggestion, suggest
 
@@ -22,8 +23,10 @@ class Findings:
         centre: their median, step by step; with one seed its own curve.
         suggestions: method -> suggestion, from the centre; empty where there is none.
         refusal: why there is none.
-        of_seeds: the chosen method's rate for each seed alone; None where that curve says nothing.
+        of_seeds: the curve's rate for each seed alone, by the chosen method (the valley's for probes); None where that
+            curve says nothing.
         method: the chosen one.
+        probes: the short trainings around the valley's rate, if there were any.
     """
 
     curves: tuple[Curve, ...]
@@ -32,6 +35,15 @@ class Findings:
     refusal: NoSuggestion | None
     of_seeds: tuple[float | None, ...]
     method: str
+    probes: tuple[Probe, ...] = ()
+
+    def with_probes(self, probes: Sequence[Probe]) -> Findings:
+        """The same, with what short trainings around the valley's rate came to."""
+        try:
+            suggestions, refusal = {"probes": suggest_from(probes), **self.suggestions}, None
+        except NoSuggestion as error:
+            suggestions, refusal = self.suggestions, error
+        return replace(self, suggestions=suggestions, refusal=refusal, method="probes", probes=tuple(probes))
 
     @property
     def chosen(self) -> Suggestion:
@@ -57,7 +69,8 @@ class Findings:
         Returns:
             `lr`, `loss`, `smoothed` (lists, of the centre), `stopped` ("covered", "diverged" or "not finite"),
             `suggestions` and `reasons` (method -> rate, sentence), `method`, `suggestion`, `reason` (of the chosen one;
-            where there is none, None and why), and `seeds` (of each: `loss`, `smoothed`, `stopped`, `suggestion`).
+            where there is none, None and why), `probes` (of each: `lr`, `loss`), and `seeds` (of each: `loss`,
+            `smoothed`, `stopped`, `suggestion`).
         """
         chosen = None if self.refusal is not None else self.chosen
         return {
@@ -70,6 +83,7 @@ class Findings:
             "method": self.method,
             "suggestion": None if chosen is None else chosen.lr,
             "reason": str(self.refusal) if chosen is None else chosen.reason,
+            "probes": [vars(probe) for probe in self.probes],
             "seeds": [
                 {"loss": list(c.loss), "smoothed": list(c.smoothed), "stopped": c.stopped, "suggestion": own}
                 for c, own in zip(self.curves, self.of_seeds, strict=True)
@@ -82,15 +96,16 @@ def examine(curves: Sequence[Curve], config: LRFinderConfig) -> Findings:
 
     Args:
         curves: at least one; all of the range in `config`.
-        config: what was tested; its method is the chosen one.
+        config: what was tested; its method is the chosen one, the valley's where probes are to follow.
 
     Returns:
         The findings; a refusal is part of them, so that the curve can be looked at.
     """
     centre = curves[0] if len(curves) == 1 else _centre(curves, config.smoothing_factor)
     suggestions, refusal = _read(centre)
-    own = tuple(found[config.method].lr if (found := _read(curve)[0]) else None for curve in curves)
-    return Findings(tuple(curves), centre, suggestions, refusal, own, config.method)
+    method = "valley" if config.method == "probes" else config.method
+    own = tuple(found[method].lr if (found := _read(curve)[0]) else None for curve in curves)
+    return Findings(tuple(curves), centre, suggestions, refusal, own, method)
 
 
 def _read(curve: Curve) -> tuple[dict[str, Suggestion], NoSuggestion | None]:

@@ -14,6 +14,7 @@ from ava import rng
 from ava.errors import InputError
 from ava.optimization.learning_rate.finder.batches import LossFunction
 from ava.optimization.learning_rate.finder.findings import Findings, examine
+from ava.optimization.learning_rate.finder.probes import FACTORS, Probe
 from ava.optimization.learning_rate.finder.range_test import Curve, LRFinderConfig
 from ava.optimization.learning_rate.finder.ranks import least_over_ranks
 from ava.optimization.learning_rate.finder.rates import Rates
@@ -103,6 +104,8 @@ class LRFinder:
         batches = _Epochs(train_loader) if repeat else train_loader
         curves = [self._test(batches, rewind, seed) for seed in range(seeds)]
         self.findings = examine(curves, self.config)
+        if self.config.method == "probes" and self.findings.refusal is None:
+            self.findings = self.findings.with_probes(self._probe(batches, rewind))
         return self.findings.chosen.lr, self.findings.as_dict()
 
     def plot(self, save_path: str | Path | None = None) -> Figure:
@@ -141,6 +144,16 @@ class LRFinder:
                 rng.seed(own)
                 rewind.reseed(own)
             return self._trial.run(loader, self.config)
+
+    def _probe(self, loader: Iterable[Any], rewind: Rewind) -> list[Probe]:
+        """Short trainings around the valley's rate, each from where everything stands."""
+        assert self.findings is not None
+        probes = []
+        for factor in FACTORS:
+            with self._untouched(rewind):
+                lr = self.findings.suggestions["valley"].lr * factor
+                probes.append(self._trial.probe(loader, lr, self.config.probe_steps))
+        return probes
 
     @contextmanager
     def _untouched(self, rewind: Rewind) -> Iterator[None]:

@@ -15,8 +15,8 @@ from ava.optimization.learning_rate.finder.range_test import Curve
 from ava.optimization.learning_rate.finder.trend import Trend, trend_of
 
 INK, FAINT, LINE = "#1f2430", "#9aa3b2", "#2f5d9b"
-COLOURS = {"valley": "#c2410c", "steepest": "#2e7d4f", "minimum": "#7b4fa3"}
-WORDS = {"valley": "valley", "steepest": "steepest descent", "minimum": "minimum / 10"}
+COLOURS = {"probes": "#c2410c", "valley": "#a16207", "steepest": "#2e7d4f", "minimum": "#7b4fa3"}
+WORDS = {"probes": "short trainings", "valley": "valley", "steepest": "steepest descent", "minimum": "minimum / 10"}
 
 
 def draw(findings: Findings, save_path: str | Path | None = None) -> Figure:

@@ -22,7 +22,7 @@ from ava.errors import InputError
 from ava.optimization.options import check
 from ava.registry import PositiveFloat
 
-Method = Literal["valley", "steepest", "minimum"]
+Method = Literal["probes", "valley", "steepest", "minimum"]
 Stop = Literal["covered", "diverged", "not finite"]
 MIN_STEPS = 10
 """Fewer losses make no curve."""
@@ -38,7 +38,9 @@ class LRFinderConfig:
         num_steps: optimizer steps from one to the other, both included.
         smoothing_factor: weight of the new loss in the moving average that says when to stop, in (0, 1].
         diverge_factor: the test ends where the average exceeds its lowest value so many times.
-        method: which suggestion `find` returns; all are reported.
+        method: which suggestion `find` returns; all are reported. "probes" trains for a moment at three rates around
+            the valley's (`probes.py`), the others read the curve alone.
+        probe_steps: length of each of these trainings, if num_steps is no less.
 
     Raises:
         InputError: a value is not allowed.
@@ -49,12 +51,14 @@ class LRFinderConfig:
     num_steps: Annotated[int, Ge(MIN_STEPS)] = 100
     smoothing_factor: Annotated[float, Gt(0), Le(1)] = 0.05
     diverge_factor: Annotated[float, Gt(1)] = 4.0
-    method: Method = "valley"
+    method: Method = "probes"
+    probe_steps: Annotated[int, Ge(MIN_STEPS)] = 50
 
     def __post_init__(self) -> None:
         annotations = get_type_hints(type(self), include_extras=True)
         for field in fields(self):
             object.__setattr__(self, field.name, check(field.name, getattr(self, field.name), annotations[field.name]))
+        object.__setattr__(self, "probe_steps", min(self.probe_steps, self.num_steps))
         if self.max_lr <= self.min_lr:
             raise InputError(
                 f"must be above min_lr={self.min_lr:g}.", key="max_lr", value=self.max_lr,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ava.errors import InputError
+from ava.optimization.learning_rate import hyperparameters
 
 
 class Rates:
@@ -37,14 +38,16 @@ class Rates:
         if self.reference == 0:
             raise InputError("every group's learning rate is 0.", key="lr", value=0, hint="Give the optimizer an lr.")
 
-    def set(self, rate: float) -> None:
-        """Give every group its share of a rate."""
+    def set(self, rate: float, momentum: float | None = None) -> None:
+        """Give every group its share of a rate, and a momentum where it has one."""
         for group, own in zip(self._groups, self._own, strict=True):
             lr = own * (rate / self.reference)
             if isinstance(group["lr"], Tensor):  # which a captured step reads: that very one
                 group["lr"].fill_(lr)
             else:
                 group["lr"] = lr
+            if momentum is not None and hyperparameters.read(group, "momentum"):
+                hyperparameters.write(group, "momentum", momentum)
 
 
 def _number(lr: Any) -> float:

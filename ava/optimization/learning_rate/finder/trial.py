@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from ava.errors import InputError
 from ava.optimization.learning_rate.finder.batches import LossFunction, loss_of, to_device
+from ava.optimization.learning_rate.finder.probes import Probe, course_of, probe_of
 from ava.optimization.learning_rate.finder.range_test import Curve, LRFinderConfig, RangeTest
 from ava.optimization.learning_rate.finder.ranks import least_over_ranks, mean_over_ranks
 from ava.optimization.learning_rate.finder.rates import Rates
@@ -72,6 +74,29 @@ class Trial:
             if not test.take(mean_over_ranks(self._step(window), self.device)):
                 break
         return test.curve()
+
+    def probe(self, loader: Iterable[Any], lr: float, num_steps: int) -> Probe:
+        """Train with a short 1cycle; changes everything.
+
+        Args:
+            loader: of batches.
+            lr: the peak rate.
+            num_steps: optimizer steps.
+
+        Raises:
+            InputError: the loader ends before the training.
+        """
+        self.model.train()
+        rates, batches, losses = Rates(self.optimizer), iter(loader), list[float]()
+        for rate, momentum in course_of(lr, num_steps):
+            window = list(itertools.islice(batches, self.accumulate))
+            if least_over_ranks(len(window), self.device) < self.accumulate:
+                raise too_short(len(losses) * self.accumulate + len(window), num_steps, self.accumulate)
+            rates.set(rate, momentum)
+            losses.append(mean_over_ranks(self._step(window), self.device))
+            if not math.isfinite(losses[-1]):
+                break
+        return probe_of(lr, losses, num_steps)
 
     def _step(self, window: list[Any]) -> float:
         if not self._wants_closure:

@@ -88,9 +88,9 @@ def test_finds_a_rate_that_trains():
     lr, results = finder.find(DataLoader(DATA, batch_size=32, sampler=sampler), seeds=2)
     assert 1e-4 < lr < 1e-1
     assert fingerprint(model) == start
-    assert results["suggestion"] == results["suggestions"]["valley"] == lr
-    assert results["suggestions"].keys() == results["reasons"].keys() == {"valley", "steepest", "minimum"}
-    assert results["method"] == "valley"
+    assert results["suggestion"] == results["suggestions"]["probes"] == lr
+    assert results["suggestions"].keys() == results["reasons"].keys() == {"probes", "valley", "steepest", "minimum"}
+    assert results["method"] == "probes"
     assert results["stopped"] in ("covered", "diverged")
     one, other = (seed["loss"] for seed in results["seeds"])
     assert one[0] != other[0], "seeds see other data"

@@ -70,7 +70,7 @@ def test_ends_where_the_loss_is_no_number(loss):
         ({"smoothing_factor": 0.0}, "smoothing_factor=0.0: must be a finite number above 0 and at most 1"),
         ({"smoothing_factor": 1.5}, "smoothing_factor=1.5"),
         ({"diverge_factor": 1.0}, "diverge_factor=1.0: must be a finite number above 1"),
-        ({"method": "best"}, "method=best: must be one of 'valley', 'steepest', 'minimum'"),
+        ({"method": "best"}, "method=best: must be one of 'probes', 'valley', 'steepest', 'minimum'"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(options, told):
