@@ -11,7 +11,7 @@ from ava.checkpoint.checkpoint import load
 from ava.errors import InputError
 from ava.optimization.learning_rate.finder.range_test import LRFinderConfig
 from ava.training import range_test as module
-from ava.training.range_test import range_test
+from ava.training.range_test import probe, range_test
 from ava.training.step import training_step
 from tests.training.helpers import small_run, weights
 from tests.training.test_resume import QUICK, rows, same
@@ -53,6 +53,7 @@ def test_the_run_is_afterwards_what_it_was(case, steps_before):
         if run is runs[0]:
             before, random = everything(run), rng.capture()
             curves = range_test(run, CONFIG, num_seeds=2)
+            probe(run, 1e-3, 5)
             same(everything(run), before)
             same(rng.capture(), random)
             assert curves[0].loss != curves[1].loss
@@ -73,8 +74,9 @@ def test_also_where_the_test_breaks_off(error, monkeypatch):
         return report
 
     monkeypatch.setattr(module, "training_step", step)
-    with pytest.raises(type(error)):
-        range_test(run, CONFIG)
+    for search in (lambda: range_test(run, CONFIG), lambda: probe(run, 1e-3, 10)):
+        with pytest.raises(type(error)):
+            search()
     same(everything(run), before)
     same(rng.capture(), random)
 
