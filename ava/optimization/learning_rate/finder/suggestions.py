@@ -6,8 +6,8 @@ All are read off the trend (`trend.py`):
     minimum    a tenth of the rate where the loss is lowest
     valley     four fifths of the way from where a tenth of the fall is made to where the loss is lowest
 
-The way is measured on the log axis. The last is the default: as the peak of a 1cycle schedule it came nearest to the
-best of a grid, for optimizers as different as SGD, Lion and Adafactor.
+The way is measured on the log axis. As the peak of a 1cycle schedule the valley's rate came nearest to the best of a
+grid, for optimizers as different as SGD, Lion and Adafactor; `probes.py` tries it, and the rates on both sides of it.
 """
 
 from __future__ import annotations
