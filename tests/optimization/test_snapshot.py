@@ -162,7 +162,7 @@ def test_a_fused_step_cut_in_two_can_be_begun_anew():
         snapshot.restore()
 
 
-@pytest.mark.parametrize("generator", [torch.Generator(), random.Random(3), np.random.default_rng(3)], ids=str)
+@pytest.mark.parametrize("generator", [torch.Generator(), random.Random(3), np.random.default_rng(3)], ids=["torch", "python", "numpy"])
 def test_generators_are_rewound(generator):
     def draw():
         if isinstance(generator, torch.Generator):
