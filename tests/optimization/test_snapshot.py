@@ -162,7 +162,10 @@ def test_a_fused_step_cut_in_two_can_be_begun_anew():
         snapshot.restore()
 
 
-@pytest.mark.parametrize("generator", [torch.Generator(), random.Random(3), np.random.default_rng(3)], ids=["torch", "python", "numpy"])
+GENERATORS = {"torch": torch.Generator(), "python": random.Random(3), "numpy": np.random.default_rng(3)}
+
+
+@pytest.mark.parametrize("generator", GENERATORS.values(), ids=GENERATORS)
 def test_generators_are_rewound(generator):
     def draw():
         if isinstance(generator, torch.Generator):
