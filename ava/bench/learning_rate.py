@@ -4,9 +4,10 @@
     ava bench learning_rate --tables finder --only lion sgd --seeds 3
     ava bench learning_rate --problems digits --ways adaptive prodigy --json learning_rate.json
 
-`finder`: every optimizer with the onecycle schedule, at nine rates and at the one that the range test suggests (the
+`finder`: every optimizer with the onecycle schedule, at nine rates and at the one that the finder suggests (the
 section `lr_finder` with its defaults, before the training, on the training's own start). A suggestion is good where
-its validation loss is at most 1.10 times that of the grid's best rate.
+its validation loss is at most 1.10 times that of the grid's best rate. The ratio in training is that of the mean
+training losses over the last tenth of the steps, which is what a search before the training can foresee.
 
 `ways`: AdamW with a rate from a range test, from the adaptive schedule, from both, from the grid, or its default with
 a cosine; and optimizers that need no search. A cost holds all searching, in optimizer steps and in processor time;
@@ -117,13 +118,14 @@ def _train(book: TrainingBook, jobs: list[Job]) -> dict[Job, Training]:
 def _finder_table(rows: list[Row]) -> Table:
     table = _table("finder", ("problem", "optimizer"), (
         "suggested rate", "over seeds", "loss", "grid's best rate", "loss ", "ratio", f"within {TOLERANCE:.2f}",
-        f"rates within {TOLERANCE:.2f}",
+        f"rates within {TOLERANCE:.2f}", "ratio in training",
     ))  # fmt: skip
     for row in rows:
         table.add_row(
             row["problem"], row["optimizer"], _rate(row["suggestion"]), _span(row["suggestions"]),
             f"{row['valid']:.4f}", _rate(row["best_lr"]), f"{row['best_valid']:.4f}", f"{row['ratio']:.3f}",
             "yes" if row["within"] else "no", f"{_rate(row['good'][0])} to {_rate(row['good'][1])}",
+            f"{row['train_ratio']:.3f}",
         )  # fmt: skip
     return table
 

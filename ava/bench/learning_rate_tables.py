@@ -120,13 +120,16 @@ def finder_rows(asked: Measurement, optimizers: Sequence[str], done: Mapping[Job
         A row for each problem and optimizer: `problem`, `optimizer`; `suggestions` (of each seed, None where there was
         none), `suggestion` (their median) and `valid`, the mean loss; `grid` (pairs of a rate and its mean loss),
         `best_lr`, `best_valid`; `ratio` of the two losses, `within` the tolerance; `good`, the lowest and the highest
-        rate around the best whose losses, and all between, are within the tolerance.
+        rate around the best whose losses, and all between, are within the tolerance; `train_ratio`, that of the mean
+        training losses at the end, each over its own best of the grid.
     """
     rows = []
     for label in asked.problems:
         for optimizer in optimizers:
             found = [done[job] for job in asked.found(label, optimizer)]
-            losses = {lr: _mean_valid(jobs, done) for lr, jobs in asked.grid(label, optimizer).items()}
+            grid = asked.grid(label, optimizer)
+            losses = {lr: _mean_valid(jobs, done) for lr, jobs in grid.items()}
+            least = min(statistics.fmean(done[job].train for job in jobs) for jobs in grid.values())
             best_lr = min(losses, key=lambda lr: losses[lr])
             suggestions = [training.lr for training in found]
             valid = statistics.fmean(training.valid for training in found)
@@ -134,6 +137,7 @@ def finder_rows(asked: Measurement, optimizers: Sequence[str], done: Mapping[Job
             rows.append({
                 "problem": label, "optimizer": optimizer, "suggestions": suggestions,
                 "suggestion": _median(suggestions), "valid": valid, "grid": list(losses.items()),
+                "train_ratio": _ratio(statistics.fmean(training.train for training in found), least),
                 "best_lr": best_lr, "best_valid": losses[best_lr], "ratio": ratio, "within": ratio <= TOLERANCE,
                 "good": _around(losses, best_lr),
             })  # fmt: skip
