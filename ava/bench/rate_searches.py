@@ -138,7 +138,8 @@ def carry_out(job: Job, config: Config) -> Training:
             findings, search = _search(config, run)
             if search.lr is None:
                 return Training(config.scheduler.name, None, 0, 0.0, math.inf, math.inf, search)
-            config, _ = take_up(config, run, findings)
+            config, _ = take_up(config, findings)
+            run, plan = build_run(config, world)
         began = time.process_time()
         train = take_steps(run, plan)
         cpu_s = time.process_time() - began

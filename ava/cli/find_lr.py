@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from ava.cli.arguments import Parser
 from ava.cli.exits import leave, run_command
 
 if TYPE_CHECKING:
+    from ava.config.schema import Config
     from ava.optimization.learning_rate.finder.findings import Findings
 
 _HELP = """\
@@ -54,6 +58,7 @@ def _dispatch(words: list[str]) -> int:
     from ava.config.paths import check_config_dirs
     from ava.config.places import check_places
     from ava.config.resume import prepare
+    from ava.config.saved import with_lr
 
     config, plan = prepare(options.overrides, check_config_dirs(options.config_dir))
     check_places(config, plan)
@@ -61,11 +66,12 @@ def _dispatch(words: list[str]) -> int:
 
     found = find_lr(config, saved=plan)
     if found is not None:
-        _tell(*found, words)
+        findings, folder = found
+        _tell(with_lr(config, findings.chosen.lr), findings, folder, words)
     return 0
 
 
-def _tell(findings: Findings, folder: Path, words: Sequence[str]) -> None:
+def _tell(config: Config, findings: Findings, folder: Path, words: Sequence[str]) -> None:
     """The suggestion, the others beside it, and how to use it."""
     lr, centre = findings.chosen.lr, findings.centre
     print(f"suggested learning rate {lr:.3g} ({findings.method}): {findings.chosen.reason}")
@@ -77,8 +83,18 @@ def _tell(findings: Findings, folder: Path, words: Sequence[str]) -> None:
         print(f"  each of the {len(findings.curves)} seeds alone: {told}")
     print(f"{len(centre.lr)} steps from {centre.lr[0]:.3g} to {centre.lr[-1]:.3g} ({centre.stopped})")
     print(f"wrote {folder / 'lr_finder.png'}, lr_finder.csv and lr_finder.json")
-    kept = [word for word in words if not word.startswith(("lr_finder.", "optimizer.lr=", "run_dir="))]
-    print(" ".join(["train with it:", "ava-train", *kept, f"optimizer.lr={lr:.3g}"]))
+    changed = ("lr_finder.", "optimizer.lr=", "optimizer.groups=", "run_dir=")
+    kept = [word for word in words if not word.startswith(changed)]
+    groups = (
+        [f"optimizer.groups={_flow(config.optimizer.options['groups'])}"] if config.optimizer.options["groups"] else []
+    )
+    print("train with it: " + shlex.join(["ava-train", *kept, f"optimizer.lr={lr:.3g}", *groups]))
+
+
+def _flow(groups: Sequence[Mapping[str, Any]]) -> str:
+    """Groups as an override spells them."""
+    told = [{k: float(f"{v:.3g}") if k == "lr" and v is not None else v for k, v in group.items()} for group in groups]
+    return yaml.safe_dump(told, default_flow_style=True, width=10_000, sort_keys=False).strip()
 
 
 if __name__ == "__main__":

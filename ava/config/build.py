@@ -66,7 +66,8 @@ def run(config: Config, *, saved: ResumePlan | None) -> dict[str, Any]:
                 world.together(lambda: training.restore(load(saved.checkpoint)))
             remarks = notices(training, saved)
             if config.lr_finder.enabled and saved is None:
-                config, said = take_up(config, training, search(config, training, folder))
+                config, said = take_up(config, search(config, training, folder))
+                training, plan = build_run(config, world)
                 remarks.append(said)
             return _train(config, training, plan, folder, remarks)
 

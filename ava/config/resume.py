@@ -89,16 +89,29 @@ def resumed(saved: Path, overrides: Sequence[str], config_dirs: Sequence[Path] =
     for override in named.overrides:
         _apply(override, tree, named)
     merged = checked(tree)
-    if config.lr_finder.enabled and any(o.key_or_group == "lr_finder.enabled" for o in named.overrides):
-        merged = _keep_found_lr(config, merged)  # the command that began the run, said again
+    merged = _with_found_lr(config, merged, named)
     if any(override.key_or_group == "experiment" for override in named.overrides):
         _refuse_change(saved, merged, checked(compose_raw(overrides, config_dirs).resolved))
     return merged
 
 
-def _keep_found_lr(saved: Config, merged: Config) -> Config:
-    """The learning rate that the run found, in place of the one from which it began."""
-    if not merged.lr_finder.enabled or merged.optimizer.name != saved.optimizer.name:
+def _with_found_lr(saved: Config, merged: Config, named: Composed) -> Config:
+    """The learning rate that the run found, in place of the one from which it looked; another only if that is named.
+
+    `resume=auto` says the command that began the run again, with the rate from which that looked.
+
+    Raises:
+        InputError: a run that has begun is to look for its rate.
+    """
+    if not saved.lr_finder.enabled:
+        if merged.lr_finder.enabled:
+            problem = "a run looks for its learning rate before its first step, and this one has begun."
+            hint = "`ava-find-lr resume=...` tests it as it stands."
+            raise InputError(problem, key="lr_finder.enabled", value=True, hint=hint)
+        return merged
+    keys = {override.key_or_group for override in named.overrides}
+    is_named = "optimizer.lr" in keys and named.resolved.get("resume") != "auto"
+    if is_named or merged.optimizer.name != saved.optimizer.name:
         return merged
     found = {key: saved.optimizer.options[key] for key in ("lr", "groups")}
     part = dataclasses.replace(merged.optimizer, options=merged.optimizer.options | found)

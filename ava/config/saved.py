@@ -78,6 +78,9 @@ def _identity(config: Config) -> Config:
     """What says how it trains; a learning rate that the run finds for itself is none of it."""
     if config.lr_finder.enabled:
         config = with_lr(config, 1.0)
+        for group in config.optimizer.options["groups"]:
+            if group.get("lr") is not None:
+                group["lr"] = float(f"{group['lr']:.12g}")  # there and back again is not exact
     return dataclasses.replace(config, run_dir=None, resume=None, sweep=Sweep())
 
 
@@ -86,7 +89,8 @@ def with_lr(config: Config, lr: float) -> Config:
     options = dict(config.optimizer.options)
     ratio = lr / options["lr"]
     groups = [
-        {**group, "lr": group["lr"] * ratio} if group.get("lr") is not None else group for group in options["groups"]
+        {**group, "lr": group["lr"] * ratio} if group.get("lr") is not None else dict(group)
+        for group in options["groups"]
     ]
     part = dataclasses.replace(config.optimizer, options={**options, "lr": lr, "groups": tuple(groups)})
     return dataclasses.replace(config, optimizer=part)

@@ -24,7 +24,7 @@ def search(config: Config, training: Run, folder: Path) -> Findings:
         folder: gets `lr_finder.png`, `lr_finder.csv` and `lr_finder.json`, also where nothing can be suggested.
 
     Raises:
-        NoSuggestion: the curve says nothing about the learning rate.
+        InputError: the curve says nothing about the learning rate.
     """
     asked = finder_config(config.lr_finder)
     findings = search_lr(training, asked, config.lr_finder.seeds)
@@ -37,19 +37,18 @@ def search(config: Config, training: Run, folder: Path) -> Findings:
     return findings
 
 
-def take_up(config: Config, training: Run, findings: Findings) -> tuple[Config, str]:
-    """Train with the suggested rate, as the peak of the schedule.
+def take_up(config: Config, findings: Findings) -> tuple[Config, str]:
+    """Train with the suggested rate, as the peak of the schedule; groups keep their ratio to it.
 
     Args:
         config: with the rate so far.
-        training: its schedule gets the new one; groups keep their ratio to it.
         findings: with a suggestion.
 
     Returns:
-        The configuration with the new rate, and a sentence for the start of the run.
+        The configuration with the new rate, from which the training is built anew, so that it is the one that a
+        resumed run builds; and a sentence for the start of the run.
     """
     lr, former = findings.chosen.lr, config.optimizer.options["lr"]
-    training.scheduler.rescale(lr / former)
     said = (
         f"The range test suggests a learning rate of {lr:.3g}, in place of {former:.3g}: {findings.chosen.reason} "
         "lr_finder.png shows the curve."

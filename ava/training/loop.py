@@ -151,7 +151,8 @@ class Trainer:
             listener.on_log(row)
 
     def _note_change(self, change: Change) -> None:
-        base = float(self.run.optimizer.param_groups[0]["initial_lr"])
+        # A group with a schedule of its own does not follow.
+        base = next((float(g["initial_lr"]) for g in self.run.optimizer.param_groups if "scheduler" not in g), 0.0)
         self._note(
             change.cause, change.action, lr_before=base * change.before, lr_after=base * change.after,
             smoothed=change.smoothed, noise=change.noise,

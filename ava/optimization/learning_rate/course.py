@@ -107,6 +107,8 @@ def course_of(said: Any, inherited: Mapping[str, Any], place: str) -> Course:
         InputError: it is no schedule, or one that a measured value drives.
     """
     name, options = spelled(said, place)
+    if "warmup_type" in options:
+        inherited = {key: value for key, value in inherited.items() if key not in ("warmup_curve", "warmup_start")}
     return _undriven(place, name, {**inherited, **options})
 
 

@@ -1,6 +1,6 @@
 """The numbers of a param group that a schedule can move, by name.
 
-`momentum` is a group's momentum, or the first of its `betas` where it has no other; `beta1`, `beta2`, `beta3` are the
+`momentum` is a group's momentum, or the first of its `betas` where it has none; `beta1`, `beta2`, `beta3` are the
 betas one by one; every other number of a group goes by its own name. A group keeps the value that it was
 given under `initial_<name>`, as torch does for `lr`: a schedule multiplies that.
 """
@@ -27,7 +27,7 @@ def read(group: Group, name: str) -> float | None:
 
 
 def write(group: Group, name: str, value: float) -> None:
-    """Set it; a tensor is filled in place, for a captured or compiled step reads that very tensor."""
+    """Set it; a tensor (but of betas) is filled in place, for a captured or compiled step reads that very tensor."""
     place = _place(group, name)
     if place is not None:
         betas = group["betas"]
@@ -43,6 +43,12 @@ def remember(group: Group, name: str) -> float | None:
     """The value that the group was given, kept from the first call on; None where it has none."""
     value = read(group, name)
     return None if value is None else float(group.setdefault(f"initial_{name}", value))
+
+
+def own_name(group: Group, name: str) -> str:
+    """The name of the number itself: `beta1` for `momentum` where that is the first beta."""
+    place = _place(group, name)
+    return name if place is None else f"beta{place + 1}"
 
 
 def limits(name: str) -> tuple[float, float]:
@@ -75,7 +81,7 @@ def _place(group: Group, name: str) -> int | None:
     """Which of the betas `name` is."""
     if "betas" not in group:
         return None
-    if name == "momentum" and not group.get("momentum"):
+    if name == "momentum" and "momentum" not in group:
         return 0
     place = {"beta1": 0, "beta2": 1, "beta3": 2}.get(name)
     return place if place is not None and place < len(group["betas"]) else None

@@ -121,12 +121,6 @@ class Scheduler:
         self._apply()
         return change
 
-    def rescale(self, factor: float) -> None:
-        """Multiply every group's base learning rate, as if the optimizer had been built with another one."""
-        for group in self.optimizer.param_groups:
-            group["initial_lr"] *= factor
-        self._apply()
-
     def get_last_lr(self) -> list[float]:
         """The learning rate of every group, as the next optimizer step uses it; NaN where the optimizer chooses it."""
         return [values.get("lr", float("nan")) for values in self.at(self._step)]
@@ -194,7 +188,9 @@ class Scheduler:
             place = f"param_groups[{index}].scheduler"
             self._courses.append(None if own is None else course_of(own, self._inherited, place))
         for group, own in zip(groups, self._courses, strict=True):
-            for name in ("lr", *(own or self.course).also):
+            course = own or self.course
+            cycles = course.rate(0, self.total_steps).momentum is not None
+            for name in ("lr", *(["momentum"] if cycles else []), *course.also):
                 hyperparameters.remember(group, name)
 
     def _values(
@@ -206,7 +202,7 @@ class Scheduler:
         values: dict[str, float] = {}
         if group["lr"] is not None:
             values["lr"] = group["initial_lr"] * factors.lr
-        if factors.momentum is not None and hyperparameters.read(group, "momentum"):
+        if factors.momentum is not None and group.get("initial_momentum"):
             values["momentum"] = factors.momentum
         for name, shape in (own or self.course).also.items():
             if f"initial_{name}" in group:
@@ -224,6 +220,7 @@ class Scheduler:
         courses = [own or self.course for own in self._courses]
         for name in {name for course in courses for name in course.also}:
             hyperparameters.check_known(groups, name)
+        self._check_end()
         last = min(self.total_steps, _FAR)
         steps = [*range(0, last, max(1, last // _PROBES)), self.total_steps]
         for group, course in zip(groups, courses, strict=True):
@@ -233,8 +230,18 @@ class Scheduler:
                     "the optimizer chooses its own learning rate (lr is null), so there is none to schedule.",
                     hint="Use the constant schedule without warmup, or give the optimizer an lr.",
                 )
+            _check_distinct(group, course, self.total_steps)
             for name, shape in course.also.items():
                 self._check_limits(name, group, [shape(step, self.total_steps).lr for step in steps])
+
+    def _check_end(self) -> None:
+        """Refuse a schedule that is a function of the share done, where there is no end to have a share of."""
+        if self.total_steps != sys.maxsize:
+            return
+        near, far = (self._rate(step, sys.maxsize).lr for step in (0, 10**9))
+        if near == far and self._rate(500, 1000).lr != self._rate(0, 1000).lr:
+            problem = "is None, but the schedule is laid out over the training's length."
+            raise InputError(problem, key="total_steps", value=None, hint="Give the number of steps.")
 
     def _check_limits(self, name: str, group: dict[str, Any], factors: list[float]) -> None:
         base = cast(float, group.get(f"initial_{name}", 0.0))
@@ -243,3 +250,16 @@ class Scheduler:
             if not least <= base * factor < below:
                 problem = f"would become {base * factor:.6g}, and must be at least {least:g} and below {below:g}."
                 raise InputError(problem, key=f"also.{name}", value=base, hint="Choose a schedule that stays there.")
+
+
+def _check_distinct(group: dict[str, Any], course: Course, total: int) -> None:
+    """Refuse two schedules of one number."""
+    moved: dict[str, str] = {}
+    if course.rate(0, total).momentum is not None and group.get("initial_momentum"):
+        moved[hyperparameters.own_name(group, "momentum")] = "the schedule itself (cycle_momentum)"
+    for name in course.also:
+        own = hyperparameters.own_name(group, name)
+        if own in moved:
+            problem = f"is moved by {moved[own]} already."
+            raise InputError(problem, key=f"also.{name}", value=own, hint="Leave one of them out.")
+        moved[own] = f"also.{name}"

@@ -25,7 +25,7 @@ class AdaptationShape:
 
     def state_dict(self) -> dict[str, Any]:
         """All that was learned, as plain values."""
-        return self.adaptation.state_dict()
+        return {"schedule": type(self).__name__.lower(), **self.adaptation.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
         """Continue from there, exactly.
@@ -33,7 +33,8 @@ class AdaptationShape:
         Raises:
             InputError: the state is of another schedule.
         """
-        if "judge" not in state_dict:
-            problem = "the state is not of a schedule that a measured value drives."
+        own, saved = type(self).__name__.lower(), state_dict.get("schedule")
+        if saved != own:
+            problem = f"the state is not of the schedule {own}, but of {saved or 'another'}."
             raise InputError(problem, hint="Continue with the schedule it was saved with.")
         self.adaptation.load_state_dict(state_dict)

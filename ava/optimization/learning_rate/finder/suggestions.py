@@ -38,7 +38,7 @@ class Suggestion:
     """A learning rate.
 
     Attributes:
-        method: "valley", "steepest" or "minimum".
+        method: "probes", "valley", "steepest" or "minimum".
         lr: the rate.
         reason: one sentence.
     """

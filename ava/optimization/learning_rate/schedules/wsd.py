@@ -25,8 +25,8 @@ def wsd(
         floor + (1 - floor) * decay(t)       in the decay, of which t is done
         decay(t) = 1 - t (linear), (1 + cos(pi * t)) / 2 (cosine), 1 - sqrt(t) (sqrt)
 
-    What comes before the decay does not depend on `total`: a checkpoint from there continues a longer training, or
-    starts any number of decays. A decay longer than the training is cut to its length.
+    What comes before the decay does not depend on `total` (unless a warmup is a share of it): a checkpoint from there
+    continues a longer training, or starts any number of decays. A decay longer than the training is cut to its length.
 
     Args:
         step: optimizer steps taken.

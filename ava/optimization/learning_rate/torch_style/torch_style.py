@@ -124,5 +124,5 @@ class TorchStyle(abc.ABC):
         momentum = self._factors(self._place).momentum
         for group, rate in zip(self.optimizer.param_groups, self.get_last_lr(), strict=True):
             hyperparameters.write(group, "lr", rate)
-            if momentum is not None and hyperparameters.read(group, "momentum"):
+            if momentum is not None and hyperparameters.remember(group, "momentum"):
                 hyperparameters.write(group, "momentum", momentum)
