@@ -187,7 +187,12 @@ def _build_scheduler(config: Config, optimizer: torch.optim.Optimizer, total_ste
     try:
         return SchedulerFactory.create(config.scheduler.name, optimizer, total_steps, **config.scheduler.options)
     except InputError as error:
-        raise error if error.key is None else error.at(f"scheduler.{error.key}", error.value) from error
+        raise error if error.key is None else error.at(_place(error.key), error.value) from error
+
+
+def _place(key: str) -> str:
+    """Where a scheduler's option stands: a group's own schedule is said with the optimizer's groups."""
+    return f"optimizer.{key}" if key.startswith("param_groups") else f"scheduler.{key}"
 
 
 def _build_clip(config: Config) -> Any:

@@ -146,7 +146,7 @@ class Preview:
         if any(group["lr"] is None for group in self.scheduler.optimizer.param_groups):
             notes.append("The optimizer chooses its own learning rate (lr is null).")
         for name in sorted(set(self.scheduler.course.also) - self._named.keys()):
-            notes.append(f"{name} stays as it is: what scheduler.also multiplies is 0, or its schedule constant.")
+            notes.append(f"{name} stays as it is: its schedule is constant.")
         if config.lr_finder.enabled and config.resume is None:
             lr = config.optimizer.options["lr"]
             notes.append(f"The run looks for its rate first (lr_finder); what is drawn begins from optimizer.lr={lr}.")

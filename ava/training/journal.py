@@ -71,7 +71,8 @@ class Journal:
         elapsed, self._read_at = max(seconds - self._read_at, 1e-9), seconds
         last, norm, losses = known[-1]
         row = {"step": last.step, "time": seconds} | _loss_columns(losses)
-        row |= {"lr": float(last.lr), "grad_norm": norm}
+        # An optimizer that chooses its own rate has none to tell.
+        row |= ({} if last.lr is None else {"lr": float(last.lr)}) | {"grad_norm": norm}
         row |= {
             "throughput": sum(report.num_samples for report, _, _ in known) / elapsed,
             "memory": peak_memory(self.run.world.device),

@@ -26,7 +26,7 @@ class StepReport:
 
     Attributes:
         step: its number, counted from 1.
-        lr: the first group's learning rate in this step.
+        lr: the first group's learning rate in this step; None where the optimizer chooses it.
         phase: where it lay in the schedule.
         num_samples: samples of the step, over all ranks.
         losses: objective -> this rank's sum over the step's counted terms, 0-dim, not yet read.
@@ -36,7 +36,7 @@ class StepReport:
     """
 
     step: int
-    lr: float
+    lr: float | None
     phase: Phase
     num_samples: int
     losses: dict[str, torch.Tensor]

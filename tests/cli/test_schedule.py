@@ -186,9 +186,10 @@ def test_an_optimizer_without_a_rate(here, capsys):
     assert (here / "schedule.png").stat().st_size > 1_000
 
 
-def test_a_weight_decay_that_is_0_is_told(here, capsys):
+def test_a_weight_decay_that_is_0_is_refused(here, capsys):
     words = ["optimizer.weight_decay=0", "scheduler.also={weight_decay: cosine}", "trainer.max_steps=20"]
-    assert "weight_decay stays as it is" in show(capsys, *words)
+    assert main.main(["schedule", *words]) == 2
+    assert "scheduler.also.weight_decay=0: is 0, which a schedule multiplies in vain." in capsys.readouterr().err
 
 
 def test_a_resumed_run(here, capsys):

@@ -144,3 +144,14 @@ def test_without_a_suggestion_nothing_is_trained(tmp_path):
 def test_what_cannot_be_is_refused(words, told):
     with pytest.raises(InputError, match=told):
         small_run(*words)
+
+
+def test_a_run_that_has_begun_does_not_look_for_its_rate(tmp_path):
+    ava.train([*QUICK, f"run_dir={tmp_path / 'run'}"])
+    with pytest.raises(InputError, match="looks for its learning rate before its first step"):
+        ava.train([f"resume={tmp_path / 'run'}", "lr_finder.enabled=true", "trainer.max_steps=30"])
+
+
+def test_an_optimizer_that_chooses_its_rate_trains(tmp_path):
+    ava.train([*QUICK, "optimizer=adafactor", "optimizer.lr=null", "scheduler=constant", f"run_dir={tmp_path / 'run'}"])
+    assert all("lr" not in row for row in rows(tmp_path / "run") if "loss" in row)

@@ -119,7 +119,8 @@ def test_hyperparameters_and_groups_in_a_run(tmp_path):
     head = [group for group in groups if any(name.startswith("head") for name in group["names"])]
     assert all(group["lr"] == 1e-4 for group in head)
     assert [group["weight_decay"] for group in groups if group["weight_decay"]] == []
-    assert all(group["betas"][1] == pytest.approx(0.95 * 0.999) for group in groups)
+    used_last = 0.999 * get_scheduler("cosine")(23, 24, floor=0.95).lr
+    assert all(group["betas"][1] == pytest.approx(used_last) for group in groups)
 
 
 @pytest.mark.parametrize(

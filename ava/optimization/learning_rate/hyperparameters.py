@@ -22,7 +22,9 @@ def read(group: Group, name: str) -> float | None:
     if place is not None:
         return float(group["betas"][place])
     value = group.get(name)
-    is_number = isinstance(value, int | float | Tensor) and not isinstance(value, bool)
+    # Whole numbers are counts and seeds, which no factor multiplies.
+    is_number = isinstance(value, float | Tensor) or name in ("lr", "weight_decay", "momentum", "eps")
+    is_number = is_number and isinstance(value, int | float | Tensor) and not isinstance(value, bool)
     return float(value) if is_number and not name.startswith("initial_") else None  # type: ignore[arg-type]
 
 
@@ -65,7 +67,11 @@ def check_known(groups: list[Group], name: str) -> None:
     if name == "lr":
         problem = "is what the schedule itself moves."
         raise InputError(problem, key="also", value=name, hint="Choose that by the scheduler's name.")
-    if all(read(group, name) is None for group in groups):
+    values = [read(group, name) for group in groups]
+    if all(value == 0 for value in values if value is not None) and any(value is not None for value in values):
+        problem = "is 0, which a schedule multiplies in vain."
+        raise InputError(problem, key=f"also.{name}", value=0, hint=f"Give the optimizer a {name}.")
+    if all(value is None for value in values):
         known = sorted({n for group in groups for n in _names(group)})
         problem = f"is no number that this optimizer has; there are: {', '.join(known)}."
         raise InputError(problem, key="also", value=name, hint=nearest(name, known))

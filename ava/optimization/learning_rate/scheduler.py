@@ -11,6 +11,7 @@ import functools
 import sys
 from bisect import bisect_left
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any, cast
 
 import torch
@@ -55,11 +56,13 @@ class Scheduler:
         total_steps: int | None,
         inherited: Mapping[str, Any] | None = None,
     ) -> None:
-        if total_steps is not None and total_steps < 1:
-            raise InputError("must be at least 1.", key="total_steps", value=total_steps)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise InputError("must be a torch.optim.Optimizer.", key="optimizer", value=type(optimizer).__name__)
+        if total_steps is not None and (not isinstance(total_steps, Integral) or total_steps < 1):
+            raise InputError("must be a whole number, at least 1.", key="total_steps", value=total_steps)
         self.optimizer = optimizer
         self.course = course if isinstance(course, Course) else Course(course)
-        self.total_steps = total_steps if total_steps is not None else sys.maxsize
+        self.total_steps = int(total_steps) if total_steps is not None else sys.maxsize
         self._inherited = dict(inherited or {})
         self._courses: list[Course | None] = []
         self._rate = self.course.rate
@@ -117,7 +120,7 @@ class Scheduler:
         now = self._own_step()
         if now is None or not isinstance(shape, Driven):
             return None
-        change = shape.observe(now, value)
+        change = shape.observe(now, float(value))
         self._apply()
         return change
 
@@ -206,7 +209,9 @@ class Scheduler:
             values["momentum"] = factors.momentum
         for name, shape in (own or self.course).also.items():
             if f"initial_{name}" in group:
-                values[name] = group[f"initial_{name}"] * shape(step, total).lr
+                # After the last step betas stay at what it used: exactly 0 is no value that every optimizer accepts.
+                last = total - 1 if hyperparameters.limits(name)[1] == 1.0 else total
+                values[name] = group[f"initial_{name}"] * shape(min(step, last), total).lr
         return values
 
     def _apply(self) -> None:
@@ -217,22 +222,28 @@ class Scheduler:
     def _check(self) -> None:
         """Refuse what cannot be followed, before the first step rather than in the middle."""
         groups = self.optimizer.param_groups
-        courses = [own or self.course for own in self._courses]
-        for name in {name for course in courses for name in course.also}:
+        for name in {name for own in self._courses for name in (own or self.course).also}:
             hyperparameters.check_known(groups, name)
         self._check_end()
+        for index, (group, own) in enumerate(zip(groups, self._courses, strict=True)):
+            try:
+                self._check_group(group, own or self.course)
+            except InputError as error:
+                key = error.key and f"param_groups[{index}].scheduler.{error.key}"
+                raise error if own is None or not key else error.at(key, error.value) from error
+
+    def _check_group(self, group: dict[str, Any], course: Course) -> None:
         last = min(self.total_steps, _FAR)
-        steps = [*range(0, last, max(1, last // _PROBES)), self.total_steps]
-        for group, course in zip(groups, courses, strict=True):
-            moves = course.metric is not None or any(course.rate(step, self.total_steps).lr != 1.0 for step in steps)
-            if group["lr"] is None and moves:
-                raise InputError(
-                    "the optimizer chooses its own learning rate (lr is null), so there is none to schedule.",
-                    hint="Use the constant schedule without warmup, or give the optimizer an lr.",
-                )
-            _check_distinct(group, course, self.total_steps)
-            for name, shape in course.also.items():
-                self._check_limits(name, group, [shape(step, self.total_steps).lr for step in steps])
+        steps = [*range(0, last, max(1, last // _PROBES)), self.total_steps - 1]
+        moves = course.metric is not None or any(course.rate(step, self.total_steps).lr != 1.0 for step in steps)
+        if group["lr"] is None and moves:
+            raise InputError(
+                "the optimizer chooses its own learning rate (lr is null), so there is none to schedule.",
+                hint="Use the constant schedule without warmup, or give the optimizer an lr.",
+            )
+        _check_distinct(group, course, self.total_steps)
+        for name, shape in course.also.items():
+            self._check_limits(name, group, [shape(step, self.total_steps).lr for step in steps])
 
     def _check_end(self) -> None:
         """Refuse a schedule that is a function of the share done, where there is no end to have a share of."""

@@ -55,8 +55,9 @@ class TestAlso:
         for _ in range(5):
             betas.append(optimizer.param_groups[0]["betas"])
             scheduler.step()
-        assert [b for b, _ in betas] == pytest.approx([0.8, 0.7, 0.6, 0.5, 0.4])
-        assert [b for _, b in betas] == pytest.approx([0.9, 0.9, 0.9, 0.45, 0.0])
+        # After the last step they stay: exactly 0 is no value that every optimizer accepts.
+        assert [b for b, _ in betas] == pytest.approx([0.8, 0.7, 0.6, 0.5, 0.5])
+        assert [b for _, b in betas] == pytest.approx([0.9, 0.9, 0.9, 0.45, 0.45])
 
     def test_a_warmup_of_their_own(self):
         optimizer = sgd(weight_decay=0.1)
@@ -219,3 +220,37 @@ def test_a_rate_that_the_optimizer_chooses_cannot_be_moved():
         SchedulerFactory.create("cosine", optimizer, 5)
     scheduler = SchedulerFactory.create("constant", optimizer, 5)
     assert math.isnan(scheduler.get_last_lr()[1])
+
+
+def test_momentum_that_passes_0_comes_back():
+    """What it is follows from the step, not from what it was before."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9)
+    scheduler = SchedulerFactory.create("onecycle", optimizer, 10, base_momentum=0.0)
+    momenta = []
+    for _ in range(10):
+        momenta.append(optimizer.param_groups[0]["momentum"])
+        scheduler.step()
+    assert min(momenta) < 0.01
+    assert momenta[-1] == pytest.approx(0.95)
+    late = SchedulerFactory.create("onecycle", torch.optim.SGD([torch.zeros(1)], lr=0.1, momentum=0.9), 10,
+                                   base_momentum=0.0)  # fmt: skip
+    late.load_state_dict({"step": 9})
+    assert late.optimizer.param_groups[0]["momentum"] == momenta[9]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "told"),
+    [
+        ("constant", {"also": {"momentum": "linear", "beta1": "cosine"}}, "beta1: is moved by also.momentum already"),
+        ("onecycle", {"also": {"beta1": "linear"}}, "is moved by the schedule itself"),
+        ("constant", {"also": {"weight_decay": "linear"}}, "is 0, which a schedule multiplies in vain"),
+        ("cosine", {"total": None}, "laid out over the training's length"),
+        ("wsd", {"total": None}, "share of the training, which has no end"),
+        ("constant", {"total": None, "warmup_steps": 0.1}, "share of the training, which has no end"),
+        ("cosine", {"total": "10"}, "total_steps=10: must be a whole number"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused(name, options, told):
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=0.1, weight_decay=0.0)
+    with pytest.raises(InputError, match=told):
+        SchedulerFactory.create(name, optimizer, **{"total_steps": options.pop("total", 10), **options})
