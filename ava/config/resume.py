@@ -96,9 +96,9 @@ def resumed(saved: Path, overrides: Sequence[str], config_dirs: Sequence[Path] =
 
 
 def _with_found_lr(saved: Config, merged: Config, named: Composed) -> Config:
-    """The learning rate that the run found, in place of the one from which it looked; another only if that is named.
+    """The rates that the run found, in place of those from which it looked; others only where they are named.
 
-    `resume=auto` says the command that began the run again, with the rate from which that looked.
+    `resume=auto` says the command that began the run again, with the rates from which that looked.
 
     Raises:
         InputError: a run that has begun is to look for its rate.
@@ -110,10 +110,11 @@ def _with_found_lr(saved: Config, merged: Config, named: Composed) -> Config:
             raise InputError(problem, key="lr_finder.enabled", value=True, hint=hint)
         return merged
     keys = {override.key_or_group for override in named.overrides}
-    is_named = "optimizer.lr" in keys and named.resolved.get("resume") != "auto"
-    if is_named or merged.optimizer.name != saved.optimizer.name:
+    if merged.optimizer.name != saved.optimizer.name:
         return merged
-    found = {key: saved.optimizer.options[key] for key in ("lr", "groups")}
+    again = named.resolved.get("resume") == "auto"
+    kept = [key for key in ("lr", "groups") if again or f"optimizer.{key}" not in keys]
+    found = {key: saved.optimizer.options[key] for key in kept}
     part = dataclasses.replace(merged.optimizer, options=merged.optimizer.options | found)
     return dataclasses.replace(merged, optimizer=part)
 

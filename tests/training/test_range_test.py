@@ -120,6 +120,10 @@ def test_the_suggestion_is_trained_with_and_recorded(tmp_path, capsys):
     assert f"lr: {lr!r}" in config
     ava.train([f"resume={tmp_path / 'found'}", "optimizer.lr=0.5", "trainer.max_steps=27"])
     assert "lr: 0.5" in (tmp_path / "found" / "config.yaml").read_text()
+    ava.train([f"resume={tmp_path / 'found'}", "optimizer.groups=[{match: 'head*', lr: 0.25}]", "trainer.max_steps=28"])
+    config = (tmp_path / "found" / "config.yaml").read_text()
+    assert "lr: 0.5" in config
+    assert "lr: 0.25" in config
 
 
 def test_without_a_suggestion_nothing_is_trained(tmp_path):
