@@ -284,14 +284,18 @@ scheduler = Registry(
     "scheduler", "ava.optimization.learning_rate.schedules", ("step", "total"),
     shared="ava.optimization.learning_rate.course:extend", class_frame=(),
 )  # fmt: skip
-clip = Registry("clip", "ava.optimization.gradients", ("parameters",))
+clip = Registry("clip", "ava.optimization.gradients.clip", ("measured",), class_frame=())
+surgery = Registry(
+    "surgery", "ava.optimization.gradients.surgery.methods", ("objectives",),
+    shared="ava.optimization.gradients.surgery.options:extend", class_frame=(),
+)  # fmt: skip
 model = Registry("model", "ava.models", ("spec",))
 data = Registry("data", "ava.data", ("seed",))
 task = Registry("task", "ava.tasks", ("data",))
 logger = Registry("logger", "ava.reporting", ("run_dir", "first_step"))
 
 REGISTRIES: dict[str, Registry] = {
-    "optimizers": optimizer, "schedulers": scheduler, "clips": clip, "models": model, "data": data,
+    "optimizers": optimizer, "schedulers": scheduler, "clips": clip, "surgery": surgery, "models": model, "data": data,
     "tasks": task, "loggers": logger,
 }  # fmt: skip
 """What `ava list` lists, by plural."""

@@ -32,7 +32,7 @@ from ava.reporting.run_directory import RunDirectory
 from ava.reporting.summary import Summary
 from ava.training.breakdown import breakdowns
 from ava.training.determinism import deterministic_kernels
-from ava.training.evaluation import metric_names
+from ava.training.evaluation import metric_names, objective_names
 from ava.training.loop import Plan, Trainer
 from ava.training.profiling import Profiler
 from ava.training.state import Run
@@ -59,6 +59,7 @@ def run(config: Config, *, saved: ResumePlan | None) -> dict[str, Any]:
     ):
         training, plan = build_run(config, world)
         _check_monitor(config, training)
+        _check_objectives(config, training)
         if saved is not None and saved.new_run:
             world.together(lambda: training.restore(load(saved.checkpoint)))
         with _claimed(config, saved, world) as folder:
@@ -108,6 +109,17 @@ def _check_monitor(config: Config, training: Run) -> None:
             f"is none of the metrics of task={config.task.name}: {', '.join(known)}.",
             key="checkpoint.monitor", value=chosen, hint=nearest(chosen, known),
         )  # fmt: skip
+
+
+def _check_objectives(config: Config, training: Run) -> None:
+    """Surgery has something to reconcile."""
+    if training.surgery is None:
+        return
+    names = objective_names(training)
+    if len(names) == 1:
+        problem = f"reconciles several objectives, and task={config.task.name} has one: {names[0]}."
+        hint = "Leave it out, or choose a task with several, such as task=digits_multitask."
+        raise InputError(problem, key="surgery", value=config.surgery.name, hint=hint)
 
 
 @contextmanager

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from ava import registry
 from ava.config.schema import PARTS, Config, LRFinder
-from ava.config.validate import gather
-from ava.errors import InputError
+from ava.config.validate import check_fields, gather
+from ava.errors import InputError, nearest
 from ava.optimization.learning_rate.course import course
 from ava.optimization.learning_rate.finder.range_test import LRFinderConfig
 from ava.optimization.learning_rate.lengths import in_steps
@@ -20,7 +21,7 @@ def check_combinations(config: Config) -> None:
     Raises:
         InputError: names the keys, their values and what would do.
     """
-    checks = (_kinds, _lengths, _trainer, _scheduler, _lr_finder, _checkpoint, _optimizer)
+    checks = (_kinds, _lengths, _trainer, _clip, _health, _surgery, _scheduler, _lr_finder, _checkpoint, _optimizer)
     problems = [problem for check in checks for problem in check(config)]
     if problems:
         raise gather(problems)
@@ -64,6 +65,52 @@ def _trainer(config: Config) -> Iterator[InputError]:
     if config.distributed.backend == "nccl" and trainer.device == "cpu":
         problem = "needs GPUs, but trainer.device=cpu."
         yield InputError(problem, key="distributed.backend", value="nccl", hint="Use gloo or auto.")
+
+
+def _clip(config: Config) -> Iterator[InputError]:
+    """The clip has the options that are given."""
+    trainer, problems = config.trainer, list[InputError]()
+    fields = dict(registry.clip[trainer.clip].parameters)
+    threshold = {key: fields.pop(key) for key in ("clip_norm",) if key in fields}
+    if trainer.clip_norm is not None and not threshold:
+        problem = f"trainer.clip={trainer.clip} has no threshold."
+        yield InputError(problem, key="trainer.clip_norm", value=trainer.clip_norm, hint="Leave it out.")
+    elif trainer.clip_norm is not None:
+        check_fields("trainer", threshold, {"clip_norm": trainer.clip_norm}, problems, lambda key: None)
+    check_fields("trainer.clip_options", fields, trainer.clip_options, problems, lambda key: nearest(key, fields))
+    yield from problems
+
+
+def _health(config: Config) -> Iterator[InputError]:
+    """What is to happen can happen."""
+    health = config.health
+    if config.optimizer.options["fused_backward"] and health.on_nonfinite != "raise":
+        problem = "needs all gradients before the first is used, but optimizer.fused_backward uses each as it comes."
+        yield InputError(
+            problem, key="health.on_nonfinite", value=health.on_nonfinite, hint="Leave one of them out.",
+        )  # fmt: skip
+
+
+def _surgery(config: Config) -> Iterator[InputError]:
+    """What a method needs is there."""
+    name, options, trainer = config.surgery.name, config.surgery.options, config.trainer
+    if name == "none":
+        return
+    if trainer.compile:
+        problem = "looks at each objective's part of the graph, which compiling makes one."
+        yield InputError(problem, key="surgery", value=name, hint="Set trainer.compile=false.")
+    if config.optimizer.options["fused_backward"]:
+        problem = "reconciles gradients before they are used, but optimizer.fused_backward uses each as it comes."
+        yield InputError(problem, key="surgery", value=name, hint="Set optimizer.fused_backward=false.")
+    if options["level"] == "features" and trainer.accumulate > 1:
+        problem = f"compares features over all samples, but trainer.accumulate={trainer.accumulate} cuts them up."
+        yield InputError(problem, key="surgery.level", value="features", hint="Use surgery.level=parameters.")
+    if options["every"] > 1 and registry.surgery[name].tags.get("needs") == "rows":
+        problem = f"surgery={name} has no weights to keep from one step to the next."
+        yield InputError(problem, key="surgery.every", value=options["every"], hint="Set surgery.every=1.")
+    if options["level"] == "features" and registry.surgery[name].tags.get("needs") == "losses":
+        problem = f"surgery={name} weighs losses and looks at no gradient."
+        yield InputError(problem, key="surgery.level", value="features", hint="Leave it out.")
 
 
 def _scheduler(config: Config) -> Iterator[InputError]:

@@ -87,7 +87,7 @@ def compose_raw(overrides: Sequence[str], config_dirs: Sequence[Path] = (), base
             "only the command line can name plugins.", key="plugins", value=unresolved["plugins"],
             hint="Add `plugins=[...]` to the command.",
         )  # fmt: skip
-    return Composed(tuple(parsed), groups, unresolved, _fold_path(resolved))
+    return Composed(tuple(parsed), groups, unresolved, _fold_clip(_fold_path(resolved)))
 
 
 def _fitting_task(parsed: Sequence[Override], groups: frozenset[str]) -> list[str]:
@@ -141,3 +141,11 @@ def _fold_path(resolved: dict[str, Any]) -> dict[str, Any]:
     if data["path"] not in (None, "???", path):
         raise InputError(f"data.path={data['path']} says something else.", key="path", value=path, hint="Give one.")
     return resolved | {"data": data | {"path": path}}
+
+
+def _fold_clip(resolved: dict[str, Any]) -> dict[str, Any]:
+    """Move the shorthand `clip` to where it belongs, `trainer.clip`."""
+    clip, trainer = resolved.pop("clip", None), resolved.get("trainer")
+    if clip is None or not isinstance(trainer, dict):
+        return resolved
+    return resolved | {"trainer": trainer | {"clip": clip}}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import warnings
 from typing import Any
@@ -17,6 +16,10 @@ from ava.data.loader import TrainingLoader
 from ava.distributed.world import World
 from ava.errors import InputError
 from ava.optimization import OptimizerFactory, SchedulerFactory
+from ava.optimization.gradients.clip.clipping import Clip
+from ava.optimization.gradients.clip.clipping import bind as bind_clip
+from ava.optimization.gradients.surgery.binding import bind, needs
+from ava.optimization.gradients.surgery.reconciler import Reconciler
 from ava.optimization.learning_rate.scheduler import Scheduler
 from ava.optimization.optimizers.composed import ComposedOptimizer
 from ava.optimization.optimizers.parameter_groups import decay_groups
@@ -26,6 +29,7 @@ from ava.optimization.precision.policy import Policy
 from ava.registry import Registry
 from ava.tasks.task import SamplingTask, Task
 from ava.training.determinism import seed_everything
+from ava.training.health import Watch
 from ava.training.loop import Plan
 from ava.training.memory_saving import checkpoint_activations
 from ava.training.state import Run
@@ -69,7 +73,9 @@ def _build_alone(config: Config, world: World) -> tuple[Run, Plan]:
         scheduler=_build_scheduler(config, optimizer, plan.total_steps),
         policy=Policy(config.precision.name, world.device.type), clip=_build_clip(config), loader=loader, world=world,
         ema=EMA(model, config.trainer.ema_decay) if config.trainer.ema_decay is not None else None,
+        watch=_build_watch(config),
     )  # fmt: skip
+    run.surgery = _build_surgery(config, run)
     return run, plan
 
 
@@ -195,10 +201,31 @@ def _place(key: str) -> str:
     return f"optimizer.{key}" if key.startswith("param_groups") else f"scheduler.{key}"
 
 
-def _build_clip(config: Config) -> Any:
-    entry = registry.clip[config.trainer.clip]
-    options = {"clip_norm": config.trainer.clip_norm} if "clip_norm" in entry.parameters else {}
-    return functools.partial(entry.load(), **options)
+def _build_clip(config: Config) -> Clip:
+    trainer = config.trainer
+    threshold = {} if trainer.clip_norm is None else {"clip_norm": trainer.clip_norm}
+    return bind_clip(trainer.clip, **threshold, **trainer.clip_options)
+
+
+def _build_watch(config: Config) -> Watch:
+    health = config.health
+    return Watch(
+        health.on_nonfinite, health.max_consecutive, config.trainer.log_every if health.statistics else 0,
+        health.detail_every, health.anomaly,
+    )  # fmt: skip
+
+
+def _build_surgery(config: Config, run: Run) -> Reconciler | None:
+    """How several objectives become one; None is their sum, in one backward pass."""
+    name, options = config.surgery.name, config.surgery.options
+    if name == "none":
+        return None
+    shared = registry.surgery[name].shared
+    method = bind(name, **{key: value for key, value in options.items() if key not in shared})
+    return Reconciler(
+        method, run.parameters, needs=needs(name), sum_over_ranks=run.world.sum_ if run.world.size > 1 else None,
+        world_size=run.world.size, accumulates=config.trainer.accumulate > 1, **{key: options[key] for key in shared},
+    )  # fmt: skip
 
 
 def _build_network(config: Config, model: nn.Module, world: World) -> nn.Module:

@@ -22,6 +22,8 @@ from ava.config.saved import FILE, differences, load_saved, read_saved, same_run
 from ava.config.schema import PARTS, SECTIONS, Config, ResumePlan
 from ava.errors import InputError
 
+_SHORT = {"path": "data.path", "clip": "trainer.clip"}
+"""Keys that stand for others."""
 _OF_THE_RUN = ("run_dir", "resume", "experiment")
 """Keys that say where and what is continued, rather than how it trains."""
 
@@ -127,7 +129,7 @@ def _apply(override: Override, tree: dict[str, Any], named: Composed) -> None:
     if key == "task" and key in named.groups:
         _refuse_other_task(override, tree, named)
         return
-    path = ["data", "path"] if key == "path" else key.split(".")
+    path = _SHORT.get(key, key).split(".")
     source: Any = named.resolved
     target = tree
     for step in path[:-1]:

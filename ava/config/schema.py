@@ -52,7 +52,8 @@ class Trainer:
         deterministic: only deterministic kernels.
         compile: compile the model.
         clip: the gradient clipping's name in the registry.
-        clip_norm: the clipping's threshold, where it has one.
+        clip_norm: the clipping's threshold, where it has one; None takes its own default.
+        clip_options: the clipping's other options.
         ema_decay: weight of the past in the average of the weights; None keeps no average.
         early_stop_patience: evaluations without improvement after which to stop; None never does.
         activation_checkpointing: recompute the blocks' activations in the backward pass.
@@ -70,7 +71,8 @@ class Trainer:
     deterministic: bool = False
     compile: bool = False
     clip: Name = "norm"
-    clip_norm: PositiveFloat = 1.0
+    clip_norm: PositiveFloat | None = None
+    clip_options: dict[str, Any] = field(default_factory=dict)
     ema_decay: Average | None = None
     early_stop_patience: PositiveInt | None = None
     activation_checkpointing: bool = False
@@ -87,16 +89,22 @@ class Precision:
 
 @dataclass(frozen=True)
 class Health:
-    """What happens when a loss or gradient is not finite."""
+    """What is measured of the gradients, and what happens when one is not finite.
 
-    on_nonfinite: Literal["raise"] = "raise"
+    Attributes:
+        on_nonfinite: skip leaves such a step out and goes on; raise ends the run; rollback goes back to where the log
+            was last read, and on with other samples.
+        max_consecutive: so many such steps in a row are left out (or gone back from) before the run ends.
+        statistics: mean, spread, extremes and zeros of the gradients in each logged step.
+        detail_every: steps between two looks at each layer; 0 never looks.
+        anomaly: find the operation that makes the first NaN or infinity; slow.
+    """
 
-
-@dataclass(frozen=True)
-class Surgery:
-    """How the gradients of several objectives become one."""
-
-    name: Literal["none"] = "none"
+    on_nonfinite: Literal["skip", "raise", "rollback"] = "raise"
+    max_consecutive: NonNegativeInt = 10
+    statistics: bool = True
+    detail_every: NonNegativeInt = 0
+    anomaly: bool = False
 
 
 @dataclass(frozen=True)
@@ -195,6 +203,7 @@ class Config:
     data: Part
     optimizer: Part
     scheduler: Part
+    surgery: Part
     seed: Seed = 0
     run_dir: Name | None = None
     resume: Name | None = None
@@ -203,7 +212,6 @@ class Config:
     trainer: Trainer = field(default_factory=Trainer)
     precision: Precision = field(default_factory=Precision)
     health: Health = field(default_factory=Health)
-    surgery: Surgery = field(default_factory=Surgery)
     recovery: Recovery = field(default_factory=Recovery)
     lr_finder: LRFinder = field(default_factory=LRFinder)
     distributed: Distributed = field(default_factory=Distributed)
@@ -234,14 +242,14 @@ class ResumePlan:
 
 
 SECTIONS: dict[str, type[Any]] = {
-    "trainer": Trainer, "precision": Precision, "health": Health, "surgery": Surgery, "recovery": Recovery,
+    "trainer": Trainer, "precision": Precision, "health": Health, "recovery": Recovery,
     "lr_finder": LRFinder,
     "distributed": Distributed, "checkpoint": Checkpoint, "sweep": Sweep,
 }  # fmt: skip
 """The sections that Ava itself owns."""
 PARTS: dict[str, registry.Registry] = {
     "task": registry.task, "model": registry.model, "data": registry.data, "optimizer": registry.optimizer,
-    "scheduler": registry.scheduler,
+    "scheduler": registry.scheduler, "surgery": registry.surgery,
 }  # fmt: skip
 """The sections that a registered part owns."""
 

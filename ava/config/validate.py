@@ -60,10 +60,13 @@ def validate(raw: Mapping[str, Any]) -> Config:
 def fields_of(cls: type[Any]) -> dict[str, tuple[Any, Any]]:
     """Read the table of a dataclass; a field without a plain default has `registry.REQUIRED`."""
     hints = typing.get_type_hints(cls, include_extras=True)
-    return {
-        f.name: (hints[f.name], registry.REQUIRED if f.default is dataclasses.MISSING else f.default)
-        for f in dataclasses.fields(cls)
-    }
+    return {f.name: (hints[f.name], _default(f)) for f in dataclasses.fields(cls)}
+
+
+def _default(f: dataclasses.Field[Any]) -> Any:
+    if f.default_factory is not dataclasses.MISSING:
+        return f.default_factory()
+    return registry.REQUIRED if f.default is dataclasses.MISSING else f.default
 
 
 @functools.cache

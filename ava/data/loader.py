@@ -45,12 +45,14 @@ class Window:
             weigh nothing (every rank has to take part in the step).
         num_samples: samples of the whole window, over all ranks.
         position: where training stands after this step.
+        start: where it stood before.
     """
 
     batches: list[Batch]
     counted: bool
     num_samples: int
     position: Position
+    start: Position = Position()
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class _Plan:
     counted: bool
     num_samples: int
     position: Position
+    start: Position
 
 
 class TrainingLoader:
@@ -93,7 +96,11 @@ class TrainingLoader:
     def windows(self, start: Position) -> Iterator[Window]:
         """Every window from `start` on, epoch after epoch."""
         for plan, batches in _fetched(self.split, self.plans(start), self.workers, self.pin_memory):
-            yield Window(batches, plan.counted, plan.num_samples, plan.position)
+            yield Window(batches, plan.counted, plan.num_samples, plan.position, plan.start)
+
+    def indices(self, start: Position, num_samples: int) -> np.ndarray:
+        """Which samples of the split a window held: (num_samples,) int64, in the order in which they were taken."""
+        return epoch_order(len(self.split), self.seed, start.epoch)[start.sample : start.sample + num_samples]
 
     def plans(self, start: Position) -> Iterator[_Plan]:
         """The windows' sample indices; nothing is fetched."""
@@ -110,7 +117,7 @@ class TrainingLoader:
         share = rank_share(window, self.rank, self.world_size)
         counted = len(share) > 0
         parts = np.array_split(share, min(self.accumulate, len(share))) if counted else [window[:1]]
-        return _Plan(epoch, parts, counted, len(window), after)
+        return _Plan(epoch, parts, counted, len(window), after, Position(epoch, first))
 
 
 def evaluation_batches(
@@ -119,7 +126,7 @@ def evaluation_batches(
     """Every sample of `split` once, in order, over all ranks together; a rank may get fewer batches than another."""
     share = rank_share(np.arange(len(split)), rank, world_size)
     cuts = [share[i : i + batch_size] for i in range(0, len(share), batch_size)]
-    plans = iter([_Plan(0, [cut], True, len(cut), Position()) for cut in cuts])
+    plans = iter([_Plan(0, [cut], True, len(cut), Position(), Position()) for cut in cuts])
     for _, batches in _fetched(split, plans, workers, pin_memory):
         yield from batches
 

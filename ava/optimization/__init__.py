@@ -14,9 +14,16 @@ if TYPE_CHECKING:
     from ava.optimization.catalogue import get_clip as get_clip
     from ava.optimization.catalogue import get_optimizer as get_optimizer
     from ava.optimization.catalogue import get_scheduler as get_scheduler
+    from ava.optimization.catalogue import get_surgery as get_surgery
     from ava.optimization.catalogue import list_clips as list_clips
     from ava.optimization.catalogue import list_optimizers as list_optimizers
     from ava.optimization.catalogue import list_schedulers as list_schedulers
+    from ava.optimization.catalogue import list_surgery as list_surgery
+    from ava.optimization.gradients.health.loss import LossHealthMonitor as LossHealthMonitor
+    from ava.optimization.gradients.health.monitor import GradientHealthMonitor as GradientHealthMonitor
+    from ava.optimization.gradients.surgery.adaptive import AdaptiveGradientSurgeon as AdaptiveGradientSurgeon
+    from ava.optimization.gradients.surgery.conflicts import GradientConflictAnalyzer as GradientConflictAnalyzer
+    from ava.optimization.gradients.surgery.surgeon import GradientSurgeon as GradientSurgeon
     from ava.optimization.learning_rate.adaptation.config import AdaptiveLRConfig as AdaptiveLRConfig
     from ava.optimization.learning_rate.adaptation.detector import PlateauDetector as PlateauDetector
     from ava.optimization.learning_rate.adaptation.manager import (
@@ -44,12 +51,17 @@ if TYPE_CHECKING:
 _MODULES = {
     "AdaptiveLRConfig": "learning_rate.adaptation.config",
     "AdaptiveLearningRateManager": "learning_rate.adaptation.manager",
+    "AdaptiveGradientSurgeon": "gradients.surgery.adaptive",
     "AdvancedWarmupScheduler": "learning_rate.torch_style.advanced_warmup",
     "CosineAnnealingWarmRestarts": "learning_rate.torch_style.cosine_annealing_warm_restarts",
     "EMA": "optimizers.wrappers.ema",
     "Factors": "learning_rate.factors",
+    "GradientConflictAnalyzer": "gradients.surgery.conflicts",
+    "GradientHealthMonitor": "gradients.health.monitor",
+    "GradientSurgeon": "gradients.surgery.surgeon",
     "LRFinder": "learning_rate.finder.lr_finder",
     "LRFinderConfig": "learning_rate.finder.range_test",
+    "LossHealthMonitor": "gradients.health.loss",
     "OneCycleLR": "learning_rate.torch_style.onecycle_lr",
     "OptimizerFactory": "catalogue",
     "PlateauDetector": "learning_rate.adaptation.detector",
@@ -63,9 +75,11 @@ _MODULES = {
     "get_clip": "catalogue",
     "get_optimizer": "catalogue",
     "get_scheduler": "catalogue",
+    "get_surgery": "catalogue",
     "list_clips": "catalogue",
     "list_optimizers": "catalogue",
     "list_schedulers": "catalogue",
+    "list_surgery": "catalogue",
     "state_bytes": "optimizers.state_bytes",
 }
 

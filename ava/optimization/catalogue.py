@@ -12,6 +12,7 @@ from ava.registry import Entry
 if TYPE_CHECKING:
     import torch
 
+    from ava.optimization.gradients.clip.clipping import Clipping
     from ava.optimization.learning_rate.scheduler import Scheduler
     from ava.optimization.optimizers.composed import ComposedOptimizer
 
@@ -61,13 +62,42 @@ def list_clips() -> list[str]:
     return registry.clip.names()
 
 
-def get_clip(name: str) -> Callable[..., Any]:
-    """A gradient clipping: the function `(parameters, **options) -> norm before clipping`.
+def get_clip(name: str, **options: Any) -> Clipping:
+    """A gradient clipping that is called with the parameters.
+
+        clip = get_clip("zscore", clip_norm=2.5)
+        norm = clip(model.parameters())
+
+    Where it remembers nothing, `get_clip("norm")(parameters, clip_norm=1.0)` says the same in one line. What
+    `percentile` and `zscore` remember is in the object: keep it, and save its `state_dict()`.
+
+    Args:
+        name: one of `list_clips()`.
+        options: the clipping's own.
+
+    Returns:
+        `(parameters) -> norm before clipping`, a 0-dim tensor that nobody has read; the gradients are clipped in place.
+
+    Raises:
+        InputError: there is none of that name, or it has no such option, or the value is not allowed.
+    """
+    from ava.optimization.gradients.clip.clipping import Clipping
+
+    return Clipping(name, **options)
+
+
+def list_surgery() -> list[str]:
+    """Every surgery method's name."""
+    return registry.surgery.names()
+
+
+def get_surgery(name: str) -> Callable[..., Any]:
+    """A surgery method: the function `(objectives, **options) -> weights`, or a class whose objects are such.
 
     Raises:
         InputError: there is none of that name.
     """
-    return registry.clip[name].load()
+    return registry.surgery[name].load()
 
 
 def class_name(entry: Entry) -> str:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
+from torch import nn
 
 from ava.data.loader import Batch, evaluation_batches
 from ava.training.state import Run
+
+Ask = Callable[[nn.Module, Batch], dict[str, torch.Tensor]]
+"""One of a task's questions about a batch."""
 
 
 def evaluate(run: Run, workers: int = 0) -> dict[str, float]:
@@ -47,10 +53,23 @@ def metric_names(run: Run) -> list[str]:
     return list(run.task.summarise({name: float(value) for name, value in sums.items()}))
 
 
+@torch.no_grad()
+def objective_names(run: Run) -> list[str]:
+    """The names of the losses that are trained on, learned from the first training sample on this rank alone."""
+    was_training = run.model.training
+    run.model.eval()
+    losses = _on_device(run, run.task.data.train.fetch(np.zeros(1, dtype=np.int64), 0), run.task.losses)
+    run.model.train(was_training)
+    return list(losses)
+
+
 def _sums(run: Run, batch: Batch) -> dict[str, torch.Tensor]:
+    return _on_device(run, batch, run.task.evaluate)
+
+
+def _on_device(run: Run, batch: Batch, ask: Ask) -> dict[str, torch.Tensor]:
     with run.policy.autocast():
-        on_device = {k: v.to(run.world.device, non_blocking=True) for k, v in batch.items()}
-        return run.task.evaluate(run.model, on_device)
+        return ask(run.model, {k: v.to(run.world.device, non_blocking=True) for k, v in batch.items()})
 
 
 def _batch_size(run: Run) -> int:

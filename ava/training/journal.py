@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 
 from ava.optimization.learning_rate.change import Change
 from ava.reporting.environment import peak_memory
+from ava.training.health import NonFinite, nonfinite_layers
 from ava.training.state import Run
 from ava.training.step import StepReport
 
+STATISTICS = ("mean", "std", "max", "min", "sparsity")
+"""Of the gradients' elements, in the log as `grad/<name>`."""
+
 
 @dataclass(frozen=True)
-class NonFinite:
-    """The first step since the last reading whose gradient was not finite; the optimizer skipped it."""
+class _Known:
+    """A step that has been read.
 
-    step: int
-    grad_norm: float
+    Attributes:
+        report: what it reported.
+        norm: of its gradient.
+        losses: objective -> mean loss over all ranks.
+        is_finite: whether its gradient was.
+        statistics: of the gradients' elements, where they were measured.
+    """
+
+    report: StepReport
+    norm: float
     losses: dict[str, float]
+    is_finite: bool
+    statistics: dict[str, float]
 
 
 class Journal:
@@ -32,7 +45,8 @@ class Journal:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.reports: list[StepReport] = []
-        self._known: list[tuple[StepReport, float, dict[str, float]]] = []
+        self._known: list[_Known] = []
+        self._wrong: list[NonFinite] = []
         self._read_at = 0.0
 
     def add(self, report: StepReport) -> None:
@@ -49,53 +63,86 @@ class Journal:
         if not self.reports:
             return
         reports, self.reports = self.reports, []
-        rows = list(zip(reports, *self._to_host(reports), strict=True))
-        self._known += rows
+        known = self._to_host(reports)
+        self._known += known
         self.run.scheduler.settle()
+        for one in known:
+            self._count(one)
         if self.run.scheduler.metric == "loss":
-            # What a warmup makes of the loss says nothing about the rate after it.
-            self.run.unheard += [sum(losses.values()) for report, _, losses in rows if report.phase != "warmup"]
+            # What a warmup makes of the loss says nothing about the rate after it, and a skipped step nothing at all.
+            heard = [one for one in known if one.report.phase != "warmup" and one.is_finite]
+            self.run.unheard += [sum(one.losses.values()) for one in heard]
 
-    def read(self, seconds: float) -> tuple[dict[str, float], NonFinite | None]:
-        """The last step's line, with the throughput since the last reading, and the first step that went wrong.
+    def take_nonfinite(self) -> list[NonFinite]:
+        """The steps since the last time whose gradient was not finite, once they were fetched."""
+        wrong, self._wrong = self._wrong, []
+        return wrong
+
+    def forget(self) -> None:
+        """Tell no line of what has been fetched: the run went back to before it."""
+        self._known = []
+
+    def read(self, seconds: float) -> dict[str, float]:
+        """The last step's line, with the throughput since the last reading.
 
         Args:
             seconds: time spent training so far, in seconds.
 
         Returns:
-            (`step`, `time`, `loss`, `loss/<objective>` where there are several, `lr`, `grad_norm`, `throughput` in
-            samples per second, `memory` in bytes; what went wrong, if anything did).
+            `step`, `time`, `loss`, `loss/<objective>` where there are several, `lr`, `grad_norm`, `grad/mean` and its
+            likes where they were measured, `throughput` in samples per second, `memory` in bytes.
         """
         self.fetch()
         known, self._known = self._known, []
         elapsed, self._read_at = max(seconds - self._read_at, 1e-9), seconds
-        last, norm, losses = known[-1]
-        row = {"step": last.step, "time": seconds} | _loss_columns(losses)
+        last = known[-1]
+        row = {"step": last.report.step, "time": seconds} | _loss_columns(last.losses)
         # An optimizer that chooses its own rate has none to tell.
-        row |= ({} if last.lr is None else {"lr": float(last.lr)}) | {"grad_norm": norm}
+        row |= ({} if last.report.lr is None else {"lr": float(last.report.lr)}) | {"grad_norm": last.norm}
+        row |= last.statistics | self._conflicts()
         row |= {
-            "throughput": sum(report.num_samples for report, _, _ in known) / elapsed,
+            "throughput": sum(one.report.num_samples for one in known) / elapsed,
             "memory": peak_memory(self.run.world.device),
         }
-        for report, norm, losses in known:
-            if not math.isfinite(norm):
-                return row, NonFinite(report.step, norm, losses)
-        return row, None
+        return row
 
     def restart_clock(self, seconds: float) -> None:
         """Throughput counts from here."""
         self._read_at = seconds
 
-    def _to_host(self, reports: list[StepReport]) -> tuple[list[float], list[dict[str, float]]]:
-        """One transfer: norms are equal on all ranks, losses are each rank's part."""
+    def _count(self, one: _Known) -> None:
+        """Note a step whose gradient was not finite, with all that tells where it came from."""
+        self.run.nonfinite_in_a_row = 0 if one.is_finite else self.run.nonfinite_in_a_row + 1
+        if one.is_finite:
+            return
+        report = one.report
+        layers = nonfinite_layers(self.run.model, report.health)
+        samples = self.run.loader.indices(report.start, report.num_samples).tolist()
+        row = self.run.nonfinite_in_a_row
+        self._wrong.append(NonFinite(report.step, one.norm, one.losses, layers, report.start, samples, row))
+
+    def _to_host(self, reports: list[StepReport]) -> list[_Known]:
+        """One transfer: what is measured of gradients is equal on all ranks, losses are each rank's part."""
         names = list(reports[0].losses)
         sums = torch.stack([report.losses[name].float() for report in reports for name in names])
         parts = sums * torch.tensor([report.weight for report in reports for _ in names]).to(sums.device)
-        norms = torch.stack([report.grad_norm.float() for report in reports])
-        values = torch.cat([norms, self.run.world.sum_(parts)]).tolist()
-        flat = values[len(reports) :]
-        rows = [dict(zip(names, flat[i : i + len(names)], strict=True)) for i in range(0, len(flat), len(names))]
-        return values[: len(reports)], rows
+        seen = [part for report in reports for part in (report.health.norm, report.health.found_inf)]
+        full = [report for report in reports if report.health.statistics is not None]
+        seen += [getattr(report.health.statistics, name) for report in full for name in STATISTICS]
+        wide = torch.float32 if sums.device.type == "mps" else torch.float64
+        found = torch.stack([part.to(sums.device, wide) for part in seen])
+        values = iter(torch.cat([self.run.world.sum_(parts).to(wide), found]).tolist())
+        losses = [dict(zip(names, values, strict=False)) for _ in reports]
+        norms = [(next(values), next(values)) for _ in reports]
+        measured = {id(report): {f"grad/{name}": next(values) for name in STATISTICS} for report in full}
+        return [
+            _Known(report, norm, loss, found_inf == 0, measured.get(id(report), {}))
+            for report, loss, (norm, found_inf) in zip(reports, losses, norms, strict=True)
+        ]
+
+    def _conflicts(self) -> dict[str, float]:
+        """How the objectives' gradients stand to each other, where surgery looks at them."""
+        return {} if self.run.surgery is None else self.run.surgery.columns()
 
 
 def tell_schedule(run: Run) -> list[Change]:

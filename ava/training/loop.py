@@ -21,9 +21,11 @@ from ava.reporting.incidents import IncidentLog
 from ava.reporting.listener import Listener
 from ava.training.breakdown import breakdowns
 from ava.training.evaluation import evaluate
+from ava.training.health import NonFinite
 from ava.training.interrupt import StopSignal
-from ava.training.journal import Journal, NonFinite, tell_schedule
+from ava.training.journal import Journal, tell_schedule
 from ava.training.profiling import Profiler
+from ava.training.rescue import Rescue
 from ava.training.state import Run
 from ava.training.step import training_step
 
@@ -75,7 +77,7 @@ class Trainer:
     ) -> None:  # fmt: skip
         self.run, self.plan, self.folder, self.listeners = run, plan, folder, listeners
         self.incidents, self.profiler = incidents, profiler
-        self.journal = Journal(run)
+        self.journal, self.rescue = Journal(run), Rescue(run)
         self._saved = -1
 
     def train(self) -> Literal["done", "stopped early"]:
@@ -89,23 +91,54 @@ class Trainer:
         self.run.network.train()
         with StopSignal() as signal, self._profiled():
             self._make_up()
+            self.rescue.keep()
             for window in self._windows():
                 report = training_step(self.run, window, stop=signal.received is not None)
                 self.journal.add(report)
-                if self._is_due(self.plan.log_every) or report.stop:
-                    self._log()
-                if self._is_due(self.plan.log_every):
-                    for change in tell_schedule(self.run):
-                        self._note_change(change)
+                if (report.stop or self._is_looked_at()) and self._is_sound():
+                    self._look(report.stop)
+                    self.rescue.keep()
                 if report.stop:
                     self._interrupt(signal.received)
-                if self._is_due(self.plan.eval_every):
-                    self._evaluate()
-                if self._checkpoint_is_due():
-                    self._save()
                 if self.profiler is not None:
                     self.profiler.step()
         return "stopped early" if self._has_stalled() else "done"
+
+    def _is_looked_at(self) -> bool:
+        """Whether something is due that needs to know how the steps so far went."""
+        return self._is_due(self.plan.log_every) or self._is_due(self.plan.eval_every) or self._checkpoint_is_due()
+
+    def _is_sound(self) -> bool:
+        """Read what the device knows and answer steps whose gradient was not finite; False if the run went back.
+
+        Raises:
+            TrainingFailed: that is the answer.
+        """
+        self.journal.fetch()
+        wrong = self.journal.take_nonfinite()
+        answers = self.rescue.answer(wrong) if wrong else []
+        for one, answer in zip(wrong, answers, strict=False):
+            if answer.action == "raise":
+                self._fail(one, answer.gave_up)
+            self._note_nonfinite(one, answer.action)
+        if any(answer.action == "rollback" for answer in answers):
+            self.journal.forget()
+            return False
+        return True
+
+    def _look(self, stop: bool) -> None:
+        """What is due at this step."""
+        if (self._is_due(self.plan.log_every) or stop) and not self.journal.is_empty:
+            self._log()
+        if self._is_due(self.plan.log_every):
+            for change in tell_schedule(self.run):
+                self._note_change(change)
+        if stop:
+            return
+        if self._is_due(self.plan.eval_every):
+            self._evaluate()
+        if self._checkpoint_is_due():
+            self._save()
 
     def _make_up(self) -> None:
         """Evaluate where the checkpoint stands, if a signal came before the evaluation that was due there."""
@@ -142,11 +175,9 @@ class Trainer:
         return {step for step in (best, self.run.scheduler.cooldown_start) if step is not None}
 
     def _log(self) -> None:
-        """Read what the device knows since the last line; stop if it went wrong, else tell the listeners."""
+        """Tell the listeners what happened since the last line."""
         self._read_clock()
-        row, wrong = self.journal.read(self.run.seconds)
-        if wrong is not None:
-            self._fail(wrong)
+        row = self.journal.read(self.run.seconds)
         for listener in self.listeners:
             listener.on_log(row)
 
@@ -157,6 +188,15 @@ class Trainer:
             change.cause, change.action, lr_before=base * change.before, lr_after=base * change.after,
             smoothed=change.smoothed, noise=change.noise,
         )  # fmt: skip
+
+    def _note_nonfinite(self, one: NonFinite, action: str) -> None:
+        """All of it for the incidents; for those who watch what fits a line."""
+        told = one.incident()
+        if self.incidents is not None:
+            self.incidents.write(one.step, "nonfinite_gradient", action, **told)
+        row = {"step": one.step, "kind": "nonfinite_gradient", "action": action} | one.in_short()
+        for listener in self.listeners:
+            listener.on_incident(row)
 
     def _note(self, kind: str, action: str, **details: float) -> None:
         """Something was seen and answered: for the incidents and for those who watch."""
@@ -210,16 +250,15 @@ class Trainer:
         self._saved = self.run.step
         return path
 
-    def _fail(self, wrong: NonFinite) -> None:
+    def _fail(self, wrong: NonFinite, gave_up: bool) -> None:
         path = None
         if self.incidents is not None:
             path = self.incidents.path
-            self.incidents.write(
-                wrong.step, "nonfinite_gradient", "raise", grad_norm=wrong.grad_norm, loss=sum(wrong.losses.values())
-            )
+            self.incidents.write(wrong.step, "nonfinite_gradient", "raise", **wrong.incident())
+        allowed = self.run.watch.max_consecutive
+        said = f"more than health.max_consecutive={allowed} steps in a row failed; in the last " if gave_up else ""
         raise TrainingFailed(
-            f"the gradient is not finite (loss {sum(wrong.losses.values()):.4g}). Try a lower optimizer.lr, more "
-            "scheduler.warmup_steps or a lower trainer.clip_norm, and continue from the last checkpoint.",
+            f"{said}{wrong.sentence()} {wrong.remedy()} Continue from the last checkpoint.",
             step=wrong.step, incidents=path,
         )  # fmt: skip
 

@@ -6,9 +6,10 @@ data and the random numbers of every library and rank.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,19 +18,17 @@ from ava import rng
 from ava.data.loader import Position, TrainingLoader
 from ava.distributed.world import World
 from ava.errors import InputError
+from ava.optimization.gradients.clip.clipping import Clip
+from ava.optimization.gradients.surgery.reconciler import Reconciler
 from ava.optimization.learning_rate.factors import Phase
 from ava.optimization.learning_rate.scheduler import Scheduler
 from ava.optimization.optimizers.composed import ComposedOptimizer
 from ava.optimization.optimizers.wrappers.averaging import VARIANT as AVERAGE
 from ava.optimization.optimizers.wrappers.ema import EMA
 from ava.optimization.precision.policy import Policy
+from ava.optimization.snapshot import Stateful
 from ava.tasks.task import Task
-
-
-class Clip(Protocol):
-    """Measures the gradients' global norm and limits them in place; returns the norm before, a 0-dim tensor."""
-
-    def __call__(self, parameters: list[torch.Tensor], /) -> torch.Tensor: ...  # noqa: D102
+from ava.training.health import Watch
 
 
 @dataclass
@@ -46,6 +45,10 @@ class Run:
         stale: evaluations since then.
         evaluated: the step of the last evaluation.
         unheard: losses of steps that the schedule was not told yet, where losses drive it.
+        watch: how closely gradients are looked at.
+        surgery: how the gradients of several objectives become one; None adds the objectives up.
+        nonfinite_in_a_row: steps up to the last one read whose gradients were not finite, one after another.
+        rollbacks: times that the run went back for that since it last went well.
     """
 
     task: Task
@@ -65,6 +68,10 @@ class Run:
     stale: int = 0
     evaluated: int = 0
     unheard: list[float] = field(default_factory=list)
+    watch: Watch = field(default_factory=Watch)
+    surgery: Reconciler | None = None
+    nonfinite_in_a_row: int = 0
+    rollbacks: int = 0
 
     def __post_init__(self) -> None:
         self.parameters: list[torch.Tensor] = [p for p in self.model.parameters() if p.requires_grad]
@@ -94,8 +101,13 @@ class Run:
                 "evaluated": self.evaluated,
                 "scheduler": self.scheduler.state_dict(),
                 "unheard": self.unheard,
+                "nonfinite_in_a_row": self.nonfinite_in_a_row,
+                "rollbacks": self.rollbacks,
             },
         }
+        for name, part in (("clip", self.clip), ("surgery", self.surgery)):
+            if isinstance(part, Stateful):
+                sections[name] = part.state_dict()
         if self.ema is not None:
             sections["ema"] = self.ema.state_dict()
         if self.optimizer.speaks_of(AVERAGE):
@@ -132,6 +144,10 @@ class Run:
         self.best, self.stale, self.evaluated = progress["best"], progress["stale"], progress["evaluated"]
         self.scheduler.load_state_dict(progress["scheduler"])
         self.unheard = list(progress.get("unheard", []))
+        self.nonfinite_in_a_row, self.rollbacks = progress.get("nonfinite_in_a_row", 0), progress.get("rollbacks", 0)
+        for name, part in (("clip", self.clip), ("surgery", self.surgery)):
+            if isinstance(part, Stateful) and name in sections:
+                _load(name, functools.partial(part.load_state_dict, sections[name]))
         mine = sections["rng"].get(str(self.world.rank))
         if mine is not None:
             rng.restore(mine)

@@ -6,14 +6,19 @@ for the device: losses, norms and the decision to skip stay tensors until somebo
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from ava.data.loader import Batch, Window
+from ava import rng
+from ava.data.loader import Batch, Position, Window
+from ava.optimization.gradients.health.measure import measure
+from ava.optimization.gradients.health.measurement import Measurement
 from ava.optimization.learning_rate.factors import Phase
 from ava.optimization.optimizers.wrappers.sam import kept_buffers
 from ava.training import curvature
@@ -31,7 +36,8 @@ class StepReport:
         num_samples: samples of the step, over all ranks.
         losses: objective -> this rank's sum over the step's counted terms, 0-dim, not yet read.
         weight: what turns this rank's sums into its part of the mean over all ranks' terms.
-        grad_norm: global gradient norm before clipping, 0-dim, not yet read.
+        health: what was measured of the gradients, before clipping; not yet read.
+        start: the position in the data from which the samples were taken.
         stop: a rank was told to stop.
     """
 
@@ -41,7 +47,8 @@ class StepReport:
     num_samples: int
     losses: dict[str, torch.Tensor]
     weight: float
-    grad_norm: torch.Tensor
+    health: Measurement
+    start: Position
     stop: bool = False
 
 
@@ -57,16 +64,18 @@ def training_step(run: Run, window: Window, stop: bool = False) -> StepReport:
     weight, stop = _agree(run, window, stop)
     losses = _accumulate(run, window, weight)
     replaced = _sharpen(run, window, weight)
-    grad_norm = _clip(run, replaced)
-    skipped = _guard(run, grad_norm)
-    curvature.refresh(run, window)
-    run.optimizer.step()
+    found = _measure(run, replaced)
+    with _guarded(run, found) as skipped:
+        curvature.refresh(run, window)
+        _update(run, scale=_clip(run, found))
     run.scheduler.step(skipped)
     if run.ema is not None:
-        run.ema.update()
+        run.ema.update(skipped)
+    _look_back(run, window, weight)
     run.step += 1
     run.position = window.position
-    return StepReport(run.step, lr, phase, window.num_samples, losses, weight, grad_norm, stop)
+    measured = found.without_gradients()
+    return StepReport(run.step, lr, phase, window.num_samples, losses, weight, measured, window.start, stop)
 
 
 def _agree(run: Run, window: Window, stop: bool) -> tuple[float, bool]:
@@ -92,12 +101,23 @@ def _accumulate(run: Run, window: Window, weight: float) -> dict[str, torch.Tens
     for index, batch in enumerate(window.batches):
         with _without_sync(run, last=index == len(window.batches) - 1):
             parts = _forward(run, batch)
-            objective = _combine(parts)
-            # The weight enters as the gradient of the sum; DDP averages over ranks where the loss is a sum over them.
-            torch.autograd.backward(objective, objective.new_full((), weight * run.world.size))
+            # DDP averages over ranks where the loss is a sum over them.
+            _backward(run, parts, weight * run.world.size)
         for name, part in parts.items():
             losses[name] = losses[name] + part.detach() if name in losses else part.detach()
+    if run.surgery is not None:
+        run.surgery.finish(run.step)
     return losses
+
+
+def _backward(run: Run, parts: dict[str, torch.Tensor], weight: float) -> None:
+    """Several objectives become one gradient: by surgery, or as their sum."""
+    if run.surgery is not None:
+        run.surgery.backward(parts, weight)
+        return
+    objective = functools.reduce(torch.add, parts.values())
+    # The weight enters as the gradient of the sum.
+    torch.autograd.backward(objective, objective.new_full((), weight))
 
 
 def _sharpen(run: Run, window: Window, weight: float) -> torch.Tensor | None:
@@ -112,17 +132,48 @@ def _sharpen(run: Run, window: Window, weight: float) -> torch.Tensor | None:
     return norm
 
 
-def _clip(run: Run, replaced: torch.Tensor | None) -> torch.Tensor:
-    """Limit the gradients; their norm before that, which is not finite if any gradient of this step was not."""
+def _measure(run: Run, replaced: torch.Tensor | None) -> Measurement:
+    """One pass over the gradients. Nothing waits for what it finds; it is the same on all ranks."""
     if run.optimizer.fused is not None:
-        return run.optimizer.fused.norm()  # they are used up, and were judged one by one
-    norm = run.clip(run.parameters)
-    return norm if replaced is None else norm.where(torch.isfinite(replaced), replaced)
+        return run.optimizer.fused.measurement()  # they are used up, and were judged one by one
+    found = measure(run.parameters, statistics=run.watch.wants_statistics(run.step + 1))
+    if replaced is None:
+        return found
+    return dataclasses.replace(found, found_inf=found.found_inf.maximum((~torch.isfinite(replaced)).float()))
 
 
-def _combine(parts: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Several objectives become one: their sum."""
-    return functools.reduce(torch.add, parts.values())
+def _clip(run: Run, found: Measurement) -> torch.Tensor | None:
+    """What the optimizer has to divide the gradients by to limit them, from the norms already measured."""
+    if run.optimizer.fused is not None:
+        return None
+    factor = run.clip(found)
+    return None if factor is None else factor.reciprocal()
+
+
+@contextmanager
+def _guarded(run: Run, found: Measurement) -> Iterator[torch.Tensor | bool]:
+    """Within it a gradient that is not finite changes nothing: the optimizer skips by selection on the device.
+
+    Yields:
+        Whether it does.
+    """
+    if run.optimizer.fused is not None:
+        yield False  # each was judged as it came, and used if it was finite
+        return
+    run.optimizer.found_inf = found.found_inf
+    try:
+        yield found.found_inf
+    finally:
+        run.optimizer.found_inf = None
+
+
+def _update(run: Run, scale: torch.Tensor | None) -> None:
+    """The optimizer's step; it divides the gradients by `scale` on its way, which saves a pass over them."""
+    run.optimizer.grad_scale = scale
+    try:
+        run.optimizer.step()
+    finally:
+        run.optimizer.grad_scale = None
 
 
 def _forward(run: Run, batch: Batch) -> dict[str, torch.Tensor]:
@@ -135,14 +186,20 @@ def _forward(run: Run, batch: Batch) -> dict[str, torch.Tensor]:
 
 
 def _without_sync(run: Run, last: bool) -> AbstractContextManager[None]:
-    """Ranks exchange gradients once a step, with the last micro-batch."""
-    network = run.network
-    return network.no_sync() if isinstance(network, DistributedDataParallel) and not last else nullcontext()
+    """Ranks exchange gradients once a step, with the last micro-batch; surgery exchanges them itself."""
+    network, is_last = run.network, last and run.surgery is None
+    return network.no_sync() if isinstance(network, DistributedDataParallel) and not is_last else nullcontext()
 
 
-def _guard(run: Run, grad_norm: torch.Tensor) -> torch.Tensor | bool:
-    """A non-finite gradient changes nothing: the optimizer skips by selection on the device; whether it does."""
-    if run.optimizer.fused is not None:
-        return False  # each was judged as it came, and used if it was finite
-    run.optimizer.found_inf = (~torch.isfinite(grad_norm)).float()
-    return run.optimizer.found_inf
+def _look_back(run: Run, window: Window, weight: float) -> None:
+    """Tell a method that learns from what its step did to the losses of the same samples (FAMO)."""
+    if run.surgery is None or not run.surgery.wants_hindsight:
+        return
+    sums: dict[str, torch.Tensor] = {}
+    random = rng.capture()
+    with torch.no_grad(), kept_buffers(run.model):
+        for batch in window.batches:
+            for name, part in _forward(run, batch).items():
+                sums[name] = sums[name] + part if name in sums else part
+    rng.restore(random)
+    run.surgery.observe({name: run.world.sum_(part.float() * weight) for name, part in sums.items()})

@@ -93,9 +93,9 @@ ROWS = [
     Row("unknown logger", "logger=[tensorbord]", ("logger=tensorbord", "one of: tensorboard", "`tensorboard`")),
     Row("unknown clip", "trainer.clip=nrom", ("trainer.clip=nrom", "none, norm", "`norm`")),
     Row("unknown device", "trainer.device=gpu", ("trainer.device=gpu", "auto, cpu, cuda")),
-    Row("unknown surgery", "surgery=pcgrad", ("surgery=pcgrad", "`surgery` can be: none")),
+    Row("unknown surgery", "surgery=pcgrat", ("surgery=pcgrat", "Did you mean `pcgrad`?")),
     Row("unknown recovery", "recovery=ladder", ("recovery=ladder", "`recovery` can be: off")),
-    Row("unknown health policy", "health.on_nonfinite=skip", ("health.on_nonfinite=skip", "one of: raise")),
+    Row("unknown health policy", "health.on_nonfinite=ignore", ("health.on_nonfinite=ignore", "one of: skip, raise, rollback")),
     Row("unknown backend", "distributed.backend=mpi", ("distributed.backend=mpi", "auto, gloo, nccl")),
     Row("a group put elsewhere", "optimizer@model=lion", ("optimizer@model=lion", "another place")),
     # wrong types

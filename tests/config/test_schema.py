@@ -25,7 +25,7 @@ def test_the_primary_file_lists_every_root_key_and_every_trainer_key():
     primary = read("config.yaml")
 
     assert primary["trainer"] == {key: default for key, (_, default) in fields_of(SECTIONS["trainer"]).items()}
-    assert set(primary) - {"defaults", "trainer", "path"} == set(root_fields())
+    assert set(primary) - {"defaults", "trainer", "path", "clip"} == set(root_fields())
     for key, (_, default) in root_fields().items():
         assert primary[key] == (list(default) if isinstance(default, tuple) else default)
 

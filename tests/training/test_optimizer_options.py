@@ -86,7 +86,7 @@ def test_sam_with_a_gradient_that_is_not_finite_changes_nothing_and_is_told():
     window = next(run.loader.windows(Position()))
     window.batches[0]["inputs"][0, 0, 0, 0] = float("nan")
     report = training_step(run, window)
-    assert not report.grad_norm.isfinite()
+    assert not report.health.norm.isfinite()
     assert torch.equal(weights(run), before)
     for index, slots in run.optimizer.state_dict()["state"].items():
         assert all(torch.equal(value, state[index][key]) for key, value in slots.items())
@@ -100,7 +100,7 @@ def test_fused_backward_equals_the_plain_step(optimizer):
     torch.testing.assert_close(weights(fused), weights(plain), rtol=1e-6, atol=1e-7)
     assert all(p.grad is None for p in fused.parameters)
     for mine, theirs in zip(fused_reports, reports, strict=True):
-        assert mine.grad_norm.item() == pytest.approx(theirs.grad_norm.item(), rel=1e-5)
+        assert mine.health.norm.item() == pytest.approx(theirs.health.norm.item(), rel=1e-5)
 
 
 def test_fused_backward_skips_and_tells_what_is_not_finite():
@@ -108,9 +108,9 @@ def test_fused_backward_skips_and_tells_what_is_not_finite():
     before = weights(run)
     windows = list(itertools.islice(run.loader.windows(run.position), 2))
     windows[0].batches[0]["inputs"][:] = float("nan")
-    assert not training_step(run, windows[0]).grad_norm.isfinite()
+    assert not training_step(run, windows[0]).health.norm.isfinite()
     assert torch.equal(weights(run), before)
-    assert training_step(run, windows[1]).grad_norm.isfinite()
+    assert training_step(run, windows[1]).health.norm.isfinite()
     assert not torch.equal(weights(run), before)
 
 

@@ -15,13 +15,14 @@ from ava.bench.workloads import Workload
 from ava.data.loader import Position, TrainingLoader, Window
 from ava.distributed.world import World
 from ava.optimization import OptimizerFactory
-from ava.optimization.gradients.clip.norm import norm
+from ava.optimization.gradients.clip.clipping import bind
 from ava.optimization.learning_rate.scheduler import Scheduler
 from ava.optimization.learning_rate.schedules.constant import constant
 from ava.optimization.precision.policy import Policy
 from ava.reporting.listener import Listener
 from ava.reporting.metrics import MetricsLog
 from ava.tasks.task import Task
+from ava.training.health import Watch
 from ava.training.loop import Plan, Trainer
 from ava.training.state import Run
 
@@ -40,7 +41,8 @@ def build(workload: Workload, task: Task, model: torch.nn.Module, loader: Traini
     optimizer = OptimizerFactory.create("adamw", model.parameters(), lr=workload.lr, weight_decay=0.01)
     return Run(
         task=task, model=model, network=model, optimizer=optimizer, scheduler=Scheduler(optimizer, constant, 10**9),
-        policy=Policy("fp32", "cpu"), clip=norm, loader=loader, world=World(0, 1, torch.device("cpu")),
+        policy=Policy("fp32", "cpu"), clip=bind("norm"), loader=loader, world=World(0, 1, torch.device("cpu")),
+        watch=Watch(statistics_every=workload.log_every),
     )  # fmt: skip
 
 

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ava.optimization.gradients.clip.measure import global_norm, is_uniform
+from ava.optimization.gradients.health.measurement import Measurement
 from ava.registry import PositiveFloat, clip
+
+EPSILON = 1e-6
+"""As in torch's `clip_grad_norm_`, so that the numbers are the same."""
 
 
 @clip
-def norm(parameters: list[Tensor], /, clip_norm: PositiveFloat = 1.0) -> Tensor:
+def norm(measured: Measurement, /, clip_norm: PositiveFloat = 1.0) -> Tensor:
     """Global norm: all gradients scaled together, so that the direction is kept.
 
-        g <- g * min(1, clip_norm / ||g||)
+        g <- g * min(1, clip_norm / (||g|| + 1e-6))
 
     Args:
-        parameters: those with a gradient are measured and clipped in place.
+        measured: the gradients and their norm.
         clip_norm: the largest norm that is let through.
 
     Returns:
-        The norm before clipping, 0-dim, on the gradients' device; not read here.
+        The factor, 0-dim, on the gradients' device; not read here.
 
     Reference: Pascanu et al. 2013, https://arxiv.org/abs/1211.5063
     """
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if not is_uniform(gradients):
-        return torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
-    total = global_norm(gradients)
-    factor = (clip_norm / (total + 1e-6)).clamp_(max=1.0)
-    torch._foreach_mul_(gradients, [factor] * len(gradients))
-    return total
+    return (clip_norm / (measured.norm + EPSILON)).clamp(max=1.0)

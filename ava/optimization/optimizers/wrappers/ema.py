@@ -41,13 +41,26 @@ class EMA:
         self._copies = {n: t.detach().clone() for n, t in self._others.items()}
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Take the model's current weights in; call after each optimizer step."""
+    def update(self, skipped: bool | Tensor = False) -> None:
+        """Take the model's current weights in; call after each optimizer step.
+
+        Args:
+            skipped: whether the step changed nothing; then the averages do not change either. A 0-dim tensor on an
+                accelerator is not waited for: the update is counted in any case there.
+        """
+        if isinstance(skipped, Tensor) and skipped.device.type == "cpu":
+            skipped = bool(skipped.numpy())  # memory of the host, which is there already
+        if skipped is True:
+            return
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         averages = list(self._averages.values())
-        if averages:
-            torch._foreach_lerp_(averages, [_widened(p) for p in self._parameters.values()], 1 - decay)
+        weights = [_widened(p) for p in self._parameters.values()]
+        if averages and isinstance(skipped, Tensor):
+            share = (1 - decay) * (skipped == 0)
+            torch._foreach_lerp_(averages, weights, [share.to(a.device, a.dtype) for a in averages])
+        elif averages:
+            torch._foreach_lerp_(averages, weights, 1 - decay)
         _copy(self._copies, self._others)
 
     @contextmanager

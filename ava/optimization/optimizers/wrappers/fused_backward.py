@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from ava.errors import InputError
+from ava.optimization.gradients.health.measurement import Measurement
 from ava.optimization.optimizers.sentence import common_slots
 from ava.optimization.optimizers.wrappers.sum_of_squares import sum_of_squares
 
@@ -56,10 +57,12 @@ class FusedBackward:
             handle.remove()
         self._handles, self._groups = [], {}
 
-    def norm(self) -> Tensor:
-        """The norm of all gradients used since the last step, 0-dim, on the device."""
-        squares = list(self._squares.values())
-        return torch.stack([s.to(squares[0].device) for s in squares]).sum().sqrt() if squares else torch.zeros(())
+    def measurement(self) -> Measurement:
+        """The norms of the gradients used since the last step, on the device."""
+        parameters, squares = list(self._squares), list(self._squares.values())
+        stacked = torch.stack([s.to(squares[0].device) for s in squares]) if squares else torch.zeros(0)
+        norm = stacked.sum().sqrt()
+        return Measurement(parameters, [], stacked.sqrt().float(), norm, (~torch.isfinite(norm)).float())
 
     def step(self) -> None:
         """End the step: the next backward pass is the next step's.

@@ -28,7 +28,7 @@ def fresh(monkeypatch, tmp_path):
     monkeypatch.setenv("AVA_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("AVA_CXX", raising=False)
     monkeypatch.setattr(native, "_KERNELS", {})
-    monkeypatch.setattr(native, "_TOLD", [])
+    monkeypatch.setattr(build, "_TOLD", [])
     for cache in CACHES:
         cache.cache_clear()
     yield

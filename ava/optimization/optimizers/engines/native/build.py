@@ -32,6 +32,21 @@ class NoCompiler(Exception):  # noqa: N818
     """No compiler is there, or it does not work."""
 
 
+_TOLD: list[str] = []
+"""The first reason why there was no kernel: the next ones differ by the names of temporary files."""
+
+
+def tell(reason: str) -> None:
+    """Warn, once a process, that there are no kernels."""
+    if _TOLD:
+        return
+    _TOLD.append(reason)
+    warnings.warn(
+        f"{reason}; optimizers and gradient measurements run on plain torch operations, with the same result at 2 to "
+        "20 times the cost. Install g++ for the fast ones.", RuntimeWarning, stacklevel=2,
+    )  # fmt: skip
+
+
 def load(source: str) -> ctypes.CDLL:
     """Compile a source, or take it from the cache, and load it.
 

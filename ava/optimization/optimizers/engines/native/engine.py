@@ -6,14 +6,13 @@ compiled once a sentence and kept (`build.py`). Without a compiler nothing is lo
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ava.optimization.optimizers.engines.batch import Batch, Conversation, localise
-from ava.optimization.optimizers.engines.native.build import NoCompiler, load
+from ava.optimization.optimizers.engines.native.build import NoCompiler, load, tell
 from ava.optimization.optimizers.engines.native.job import Job, Kernel
 from ava.optimization.optimizers.engines.native.kernel import print_kernel
 from ava.optimization.optimizers.engines.native.layout import lay_out
@@ -141,19 +140,5 @@ def _make(
     except Untraceable:
         return None
     except NoCompiler as error:
-        _tell(str(error))
+        tell(str(error))
         return None
-
-
-_TOLD: list[str] = []
-"""The first reason why there was no kernel: the next ones differ by the names of temporary files."""
-
-
-def _tell(reason: str) -> None:
-    if _TOLD:
-        return
-    _TOLD.append(reason)
-    warnings.warn(
-        f"{reason}; optimizers run on plain torch operations, with the same result at 2 to 20 times the cost. "
-        "Install g++ for the fast ones.", RuntimeWarning, stacklevel=2,
-    )  # fmt: skip

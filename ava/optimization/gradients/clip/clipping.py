@@ -1,0 +1,116 @@
+"""A clip by name, for a training loop of one's own.
+
+    clip = get_clip("zscore", clip_norm=2.5)
+    ...
+    loss.backward()
+    norm = clip(model.parameters())
+    optimizer.step()
+
+A clip itself only decides: it gets what one pass over the gradients found and answers with a factor, which a trainer
+can hand to its optimizer. Here it is carried out at once.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+from torch import Tensor
+
+from ava import registry
+from ava.errors import InputError, nearest
+from ava.optimization.gradients.health.measure import measure
+from ava.optimization.gradients.health.measurement import Measurement
+from ava.optimization.gradients.health.scale import scale_
+from ava.optimization.options import check
+
+Clip = Callable[[Measurement], Tensor | None]
+"""Decides: the factor for all gradients, 0-dim, at most 1; None where they are left alone or were changed in place."""
+
+
+def bind(name: str, **options: Any) -> Clip:
+    """A registered clip with its options; one that remembers is an object of its own.
+
+    Args:
+        name: one of `list_clips()`.
+        options: the clip's own.
+
+    Raises:
+        InputError: no clip has the name, or it has no such option, or the value is not allowed.
+    """
+    builder, checked = registry.clip[name].load(), _checked(name, options)
+    if inspect.isclass(builder):
+        return cast(Clip, builder(**checked))
+    return lambda measured: builder(measured, **checked)
+
+
+class Clipping:
+    """A clip that measures the gradients and changes them in place.
+
+    Args:
+        name: one of `list_clips()`.
+        options: the clip's own, such as `clip_norm`.
+
+    Raises:
+        InputError: no clip has the name, or it has no such option, or the value is not allowed.
+    """
+
+    def __init__(self, name: str, **options: Any) -> None:
+        self.name, self.options = name, options
+        self.clip = bind(name, **options)
+
+    def __call__(self, parameters: Iterable[Tensor], **options: Any) -> Tensor:
+        """Clip the gradients.
+
+        Args:
+            parameters: those that have a gradient are measured and clipped.
+            options: in place of those it was made with; only where it remembers nothing.
+
+        Returns:
+            The norm before clipping, 0-dim, on the gradients' device; not read here.
+
+        Raises:
+            InputError: the options cannot be, or come too late.
+        """
+        clip = self._with(options) if options else self.clip
+        measured = measure(list(parameters))
+        factor = clip(measured)
+        if factor is not None:
+            scale_(measured, factor)
+        return measured.norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the clip remembers, as tensors; empty where it remembers nothing."""
+        return dict(cast(Any, self.clip).state_dict()) if self._remembers else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` gave.
+
+        Raises:
+            InputError: it is not the state of such a clip.
+        """
+        if self._remembers:
+            cast(Any, self.clip).load_state_dict(state)
+        elif state:
+            raise InputError(f"clip {self.name} remembers nothing, but the saved state has {', '.join(state)}.")
+
+    @property
+    def _remembers(self) -> bool:
+        return hasattr(self.clip, "state_dict")
+
+    def _with(self, options: dict[str, Any]) -> Clip:
+        if self._remembers:
+            given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+            problem = f"clip {self.name} remembers the steps before, so its options are given once."
+            raise InputError(problem, hint=f"Write `clip = get_clip({self.name!r}, {given})`, then `clip(parameters)`.")
+        return bind(self.name, **{**self.options, **options})
+
+
+def _checked(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    known = registry.clip[name].parameters
+    for key in options:
+        if key not in known:
+            problem = f"clip {name} has no option {key!r}; it has: {', '.join(known) or 'none'}."
+            raise InputError(problem, hint=nearest(key, known))
+    return {key: check(key, value, known[key][0]) for key, value in options.items()}

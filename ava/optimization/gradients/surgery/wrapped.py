@@ -1,0 +1,62 @@
+"""What a model handed to a surgeon is: its parameters, and the ranks that train it together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ava.errors import InputError
+from ava.optimization.gradients.surgery.ranks import Ranks, Sums
+
+_TRAINER = "Train with `ava-train surgery=...`, or give GradientSurgeon the gradients of real backward passes."
+
+
+def ranks_of(model: nn.Module | Iterable[Tensor]) -> tuple[list[Tensor], Ranks]:
+    """The parameters that are trained, and who averages gradients with whom.
+
+    Args:
+        model: a module, which may be in DistributedDataParallel, or parameters.
+
+    Raises:
+        InputError: it is no such thing, or its parameters are sharded, or DistributedDataParallel hides from the graph
+            which parameters an objective reaches.
+    """
+    given = model.parameters() if isinstance(model, nn.Module) else model
+    parameters = [given] if isinstance(given, Tensor) else list(given)
+    for parameter in parameters:
+        if not isinstance(parameter, Tensor):
+            problem = f"needs a module or its parameters, and was given {type(parameter).__name__}."
+            raise InputError(problem, key="model")
+    if any(hasattr(parameter, "to_local") for parameter in parameters) or _has_flat_parameters(model):
+        raise InputError("the parameters are sharded (FSDP), and passes within a pass would not gather them.",
+                         key="model", hint=_TRAINER)  # fmt: skip
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    if not isinstance(model, DistributedDataParallel):
+        return trained, Ranks()
+    if model.find_unused_parameters or model.static_graph:
+        problem = "DistributedDataParallel with find_unused_parameters or static_graph joins the outputs of all heads"
+        hint = f"Wrap with neither; or: {_TRAINER}"
+        raise InputError(f"{problem}, so that heads cannot be told from shared parameters.", key="model", hint=hint)
+    return trained, Ranks(_sums(model), model.process_group.size())
+
+
+def _has_flat_parameters(model: object) -> bool:
+    """Whether FullyShardedDataParallel (FSDP1) is anywhere in it."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    return isinstance(model, nn.Module) and any(isinstance(m, FullyShardedDataParallel) for m in model.modules())
+
+
+def _sums(model: DistributedDataParallel) -> Sums:
+    """Adds a tensor up over the model's ranks, on their own device: NCCL knows no other."""
+    group, device = model.process_group, next(model.parameters()).device
+
+    def add_up(tensor: Tensor) -> Tensor:
+        moved = tensor.to(device)
+        torch.distributed.all_reduce(moved, group=group)
+        return moved.to(tensor.device)
+
+    return add_up
