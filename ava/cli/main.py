@@ -24,10 +24,25 @@ ava COMMAND
   ava bench learning_rate    what the ways to a learning rate reach, and what they cost
   ava bench finders          what learning-rate finders leave behind, refuse, suggest and cost, beside others'
   ava bench plateaus         how often noise is taken for a plateau, and how long a real one goes unseen
+  ava bench health           what measuring, guarding and clipping gradients costs over torch's clip_grad_norm_
+  ava bench surgery          what reconciling gradients costs over the plain sum of losses, and what its gate misses
+  ava bench multitask        what surgery gains over plainly summing losses, on objectives that conflict
+  ava bench landscapes       where surgery methods end on the toy problems of their papers
   ava --version              the version
 """
 _COMMANDS = ("train", "find-lr", "schedule", "list", "bench")
-_MEASUREMENTS = ("loop", "optimizers", "convergence", "learning_rate", "finders", "plateaus")
+_MEASUREMENTS = (
+    "loop",
+    "optimizers",
+    "convergence",
+    "learning_rate",
+    "finders",
+    "plateaus",
+    "health",
+    "surgery",
+    "multitask",
+    "landscapes",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

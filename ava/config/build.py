@@ -23,7 +23,9 @@ from ava.config.search import search, take_up
 from ava.distributed.world import World, join
 from ava.errors import InputError, Interrupted, TrainingFailed, nearest
 from ava.optimization.learning_rate.finder.findings import Findings
+from ava.reporting.conflict_plot import ConflictPlot
 from ava.reporting.environment import peak_memory
+from ava.reporting.gradient_flow import GradientFlow
 from ava.reporting.incidents import IncidentLog
 from ava.reporting.listener import Listener
 from ava.reporting.metrics import MetricsLog
@@ -184,8 +186,14 @@ def _listeners(config: Config, training: Run, folder: Path, summary: Summary) ->
     metrics.truncate_after(training.step)
     for row in metrics.read():
         summary.observe(row)
+    closely: list[Listener] = []
+    if config.health.detail_every:
+        closely.append(flow := GradientFlow(folder))
+        flow.truncate_after(training.step)
+    if training.surgery is not None:
+        closely.append(ConflictPlot(folder))
     loggers = [registry.logger[name].load()(folder, training.step + 1) for name in config.logger]
-    return [metrics, summary, *loggers, progress()]
+    return [metrics, summary, *closely, *loggers, progress()]
 
 
 def _introduction(config: Config, training: Run, plan: Plan, folder: Path) -> dict[str, Any]:

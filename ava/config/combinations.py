@@ -90,6 +90,10 @@ def _health(config: Config) -> Iterator[InputError]:
             problem, key="health.on_nonfinite", value=health.on_nonfinite, hint="Leave one of them out.",
         )  # fmt: skip
 
+    if health.anomaly and config.trainer.compile:
+        problem = "looks at every operation, and compiling leaves none of them."
+        yield InputError(problem, key="health.anomaly", value=True, hint="Set trainer.compile=false.")
+
 
 def _surgery(config: Config) -> Iterator[InputError]:
     """What a method needs is there."""

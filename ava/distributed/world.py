@@ -50,6 +50,12 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
+    def max_(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The largest of all ranks' values, element by element, in place, on its own device."""
+        if self.size > 1:
+            dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return tensor
+
     def gather(self, value: T) -> list[T]:
         """Every rank's `value`, by rank, on rank 0; an empty list elsewhere."""
         if self.size == 1:

@@ -31,6 +31,9 @@ class Listener:
     def on_log(self, row: dict[str, float]) -> None:
         """Every `log_every` steps: `step`, `time`, `loss`, `lr`, `grad_norm`, `throughput`, `memory`, and others."""
 
+    def on_detail(self, row: dict[str, Any]) -> None:
+        """Every `health.detail_every` steps: `step` and statistics by layer, as a line of health.jsonl."""
+
     def on_eval(self, row: dict[str, float]) -> None:
         """After an evaluation: `step`, and metrics whose names begin with `eval/`."""
 

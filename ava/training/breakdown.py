@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ava.errors import InputError, Interrupted, TrainingFailed
+from ava.optimization.gradients.health.nonfinite_operation import NonFiniteOperation
 from ava.reporting.incidents import IncidentLog
 
 
@@ -29,6 +30,10 @@ def breakdowns(step: Callable[[], int], incidents: IncidentLog | None) -> Iterat
     except InputError as error:
         error.of_one_rank = True
         raise
+    except NonFiniteOperation as error:
+        failure = TrainingFailed(str(error), step=step(), incidents=_written(incidents, step(), str(error)))
+        failure.of_one_rank = True
+        raise failure from error
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         failure = TrainingFailed(

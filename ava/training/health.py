@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -90,15 +91,16 @@ class NonFinite:
 
     def remedy(self) -> str:
         """What to try."""
-        if all(value == value and abs(value) != float("inf") for value in self.losses.values()):
+        if all(math.isfinite(value) for value in self.losses.values()):
             return (
-                "The loss itself is finite, so it is an operation of the backward pass, or too large a step before: "
-                "`health.anomaly=true` names it; a lower optimizer.lr or more scheduler.warmup_steps may help."
+                "The loss itself is finite, so it is an operation of the backward pass: `health.anomaly=true` names "
+                "it. If training was diverging, a lower optimizer.lr or more scheduler.warmup_steps help."
             )
+        many = self.in_a_row > 1
         return (
-            "Look at these samples, and at the weights: `health.anomaly=true` names the operation. A lower "
-            "optimizer.lr, more scheduler.warmup_steps or a lower trainer.clip_norm help where training diverged; "
-            "health.on_nonfinite=skip leaves bad batches out."
+            f"`health.anomaly=true` names the operation that makes the first NaN. If it is the data, look at these "
+            f"samples{'' if many else ' or leave them out: health.on_nonfinite=skip'}; if training was diverging, a "
+            "lower optimizer.lr, more scheduler.warmup_steps or a lower trainer.clip_norm help."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -47,6 +48,7 @@ class Journal:
         self.reports: list[StepReport] = []
         self._known: list[_Known] = []
         self._wrong: list[NonFinite] = []
+        self._details: list[dict[str, Any]] = []
         self._read_at = 0.0
 
     def add(self, report: StepReport) -> None:
@@ -68,6 +70,8 @@ class Journal:
         self.run.scheduler.settle()
         for one in known:
             self._count(one)
+            if one.report.detail is not None:
+                self._details.append(one.report.detail.read(self.run.noise, self.run.world.sum_, self.run.world.max_))
         if self.run.scheduler.metric == "loss":
             # What a warmup makes of the loss says nothing about the rate after it, and a skipped step nothing at all.
             heard = [one for one in known if one.report.phase != "warmup" and one.is_finite]
@@ -78,9 +82,14 @@ class Journal:
         wrong, self._wrong = self._wrong, []
         return wrong
 
+    def take_details(self) -> list[dict[str, Any]]:
+        """What the steps since the last time found in each layer, once they were fetched: lines of health.jsonl."""
+        details, self._details = self._details, []
+        return details
+
     def forget(self) -> None:
         """Tell no line of what has been fetched: the run went back to before it."""
-        self._known = []
+        self._known, self._details = [], []
 
     def read(self, seconds: float) -> dict[str, float]:
         """The last step's line, with the throughput since the last reading.

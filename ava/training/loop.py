@@ -21,7 +21,6 @@ from ava.reporting.incidents import IncidentLog
 from ava.reporting.listener import Listener
 from ava.training.breakdown import breakdowns
 from ava.training.evaluation import evaluate
-from ava.training.health import NonFinite
 from ava.training.interrupt import StopSignal
 from ava.training.journal import Journal, tell_schedule
 from ava.training.profiling import Profiler
@@ -77,7 +76,7 @@ class Trainer:
     ) -> None:  # fmt: skip
         self.run, self.plan, self.folder, self.listeners = run, plan, folder, listeners
         self.incidents, self.profiler = incidents, profiler
-        self.journal, self.rescue = Journal(run), Rescue(run)
+        self.journal, self.rescue = Journal(run), Rescue(run, folder, listeners, incidents)
         self._saved = -1
 
     def train(self) -> Literal["done", "stopped early"]:
@@ -95,7 +94,7 @@ class Trainer:
             for window in self._windows():
                 report = training_step(self.run, window, stop=signal.received is not None)
                 self.journal.add(report)
-                if (report.stop or self._is_looked_at()) and self._is_sound():
+                if (report.stop or self._is_looked_at()) and self.rescue.is_sound(self.journal):
                     self._look(report.stop)
                     self.rescue.keep()
                 if report.stop:
@@ -107,24 +106,6 @@ class Trainer:
     def _is_looked_at(self) -> bool:
         """Whether something is due that needs to know how the steps so far went."""
         return self._is_due(self.plan.log_every) or self._is_due(self.plan.eval_every) or self._checkpoint_is_due()
-
-    def _is_sound(self) -> bool:
-        """Read what the device knows and answer steps whose gradient was not finite; False if the run went back.
-
-        Raises:
-            TrainingFailed: that is the answer.
-        """
-        self.journal.fetch()
-        wrong = self.journal.take_nonfinite()
-        answers = self.rescue.answer(wrong) if wrong else []
-        for one, answer in zip(wrong, answers, strict=False):
-            if answer.action == "raise":
-                self._fail(one, answer.gave_up)
-            self._note_nonfinite(one, answer.action)
-        if any(answer.action == "rollback" for answer in answers):
-            self.journal.forget()
-            return False
-        return True
 
     def _look(self, stop: bool) -> None:
         """What is due at this step."""
@@ -178,8 +159,11 @@ class Trainer:
         """Tell the listeners what happened since the last line."""
         self._read_clock()
         row = self.journal.read(self.run.seconds)
+        details = self.journal.take_details()
         for listener in self.listeners:
             listener.on_log(row)
+            for detail in details:
+                listener.on_detail(detail)
 
     def _note_change(self, change: Change) -> None:
         # A group with a schedule of its own does not follow.
@@ -188,15 +172,6 @@ class Trainer:
             change.cause, change.action, lr_before=base * change.before, lr_after=base * change.after,
             smoothed=change.smoothed, noise=change.noise,
         )  # fmt: skip
-
-    def _note_nonfinite(self, one: NonFinite, action: str) -> None:
-        """All of it for the incidents; for those who watch what fits a line."""
-        told = one.incident()
-        if self.incidents is not None:
-            self.incidents.write(one.step, "nonfinite_gradient", action, **told)
-        row = {"step": one.step, "kind": "nonfinite_gradient", "action": action} | one.in_short()
-        for listener in self.listeners:
-            listener.on_incident(row)
 
     def _note(self, kind: str, action: str, **details: float) -> None:
         """Something was seen and answered: for the incidents and for those who watch."""
@@ -249,18 +224,6 @@ class Trainer:
             self.run.world.barrier()
         self._saved = self.run.step
         return path
-
-    def _fail(self, wrong: NonFinite, gave_up: bool) -> None:
-        path = None
-        if self.incidents is not None:
-            path = self.incidents.path
-            self.incidents.write(wrong.step, "nonfinite_gradient", "raise", **wrong.incident())
-        allowed = self.run.watch.max_consecutive
-        said = f"more than health.max_consecutive={allowed} steps in a row failed; in the last " if gave_up else ""
-        raise TrainingFailed(
-            f"{said}{wrong.sentence()} {wrong.remedy()} Continue from the last checkpoint.",
-            step=wrong.step, incidents=path,
-        )  # fmt: skip
 
     def _interrupt(self, number: int | None) -> None:
         path = self._save()

@@ -10,26 +10,18 @@ All ranks see the same gradients, so all do the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ava import rng
+from ava.checkpoint.folder import latest
+from ava.errors import TrainingFailed
 from ava.optimization.snapshot import Snapshot, Stateful
+from ava.reporting.incidents import IncidentLog
+from ava.reporting.listener import Listener
 from ava.training.health import NonFinite
+from ava.training.journal import Journal
 from ava.training.state import Run
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What was done about one or several such steps.
-
-    Attributes:
-        action: "skip", "raise" or "rollback".
-        gave_up: that there were too many in a row ended the run.
-    """
-
-    action: str
-    gave_up: bool = False
 
 
 class Rescue:
@@ -37,10 +29,13 @@ class Rescue:
 
     Args:
         run: what is trained; changed in place by a rollback.
+        folder: the run directory.
+        listeners: who is told; empty on ranks other than 0.
+        incidents: where it is written; None on ranks other than 0.
     """
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run, folder: Path, listeners: Sequence[Listener], incidents: IncidentLog | None) -> None:
+        self.run, self.folder, self.listeners, self.incidents = run, folder, listeners, incidents
         self._kept: Snapshot | None = None
         self._random: dict[str, Any] = {}
         self._step = run.step
@@ -49,21 +44,36 @@ class Rescue:
         """Remember the run as it stands, where a rollback may want it; called where everything is known to be sound."""
         if self.run.watch.on_nonfinite != "rollback":
             return
-        self._kept, self._random, self._step = snapshot(self.run), rng.capture(), self.run.step
+        self._kept, self._random, self._step = _snapshot(self.run), rng.capture(), self.run.step
         self.run.rollbacks = 0
 
-    def answer(self, wrong: Sequence[NonFinite]) -> list[Answer]:
-        """What to do about each, in order; a rollback is done when this returns."""
+    def is_sound(self, journal: Journal) -> bool:
+        """Read what the device knows and answer steps whose gradient was not finite; False if the run went back.
+
+        Raises:
+            TrainingFailed: that is the answer.
+        """
+        journal.fetch()
+        wrong = journal.take_nonfinite()
+        if not wrong:
+            return True
         watch = self.run.watch
         if watch.on_nonfinite == "raise":
-            return [Answer("raise")]
+            self._fail(wrong[0], gave_up=False)
         if watch.on_nonfinite == "skip":
-            return [_skip(one, watch.max_consecutive) for one in wrong]
+            for one in wrong:
+                if one.in_a_row > watch.max_consecutive:
+                    self._fail(one, gave_up=True)
+                self._note(one, "skip")
+            return True
         self.run.rollbacks += 1
-        if self.run.rollbacks > watch.max_consecutive or self._kept is None:
-            return [Answer("raise", gave_up=True)]
+        if self.run.rollbacks > watch.max_consecutive:
+            self._fail(wrong[0], gave_up=True)
+        for one in wrong:
+            self._note(one, "rollback")
         self._go_back()
-        return [Answer("rollback")] * len(wrong)
+        journal.forget()
+        return False
 
     def _go_back(self) -> None:
         """Everything as it was, save the position in the data."""
@@ -72,12 +82,30 @@ class Rescue:
         rng.restore(self._random)
         self.run.step, self.run.unheard, self.run.nonfinite_in_a_row = self._step, [], 0
 
+    def _note(self, one: NonFinite, action: str) -> None:
+        """All of it for the incidents; for those who watch what fits a line."""
+        if self.incidents is not None:
+            self.incidents.write(one.step, "nonfinite_gradient", action, **one.incident())
+        for listener in self.listeners:
+            row = {"step": one.step, "kind": "nonfinite_gradient", "action": action}
+            listener.on_incident(row | one.in_short())
 
-def snapshot(run: Run) -> Snapshot:
+    def _fail(self, one: NonFinite, gave_up: bool) -> None:
+        path = None
+        if self.incidents is not None:
+            path = self.incidents.path
+            self.incidents.write(one.step, "nonfinite_gradient", "raise", **one.incident())
+        watch, said = self.run.watch, ""
+        if gave_up:
+            what = (
+                "steps in a row were not finite" if watch.on_nonfinite == "skip" else "rollbacks in a row did not help"
+            )
+            said = f"more than health.max_consecutive={watch.max_consecutive} {what}; in the last "
+        go_on = "" if latest(self.folder / "checkpoints") is None else " Continue from the last checkpoint."
+        raise TrainingFailed(f"{said}{one.sentence()} {one.remedy()}{go_on}", step=one.step, incidents=path)
+
+
+def _snapshot(run: Run) -> Snapshot:
     """Everything that a step changes, save counters, the position in the data and random numbers."""
-    parts = (run.scheduler, run.ema, run.clip, run.surgery)
+    parts = (run.scheduler, run.ema, run.clip, run.surgery, run.noise)
     return Snapshot(run.model, run.optimizer, *(part for part in parts if isinstance(part, Stateful)))
-
-
-def _skip(one: NonFinite, allowed: int) -> Answer:
-    return Answer("raise", gave_up=True) if one.in_a_row > allowed else Answer("skip")

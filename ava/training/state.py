@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._dynamo import OptimizedModule
 
 from ava import rng
 from ava.data.loader import Position, TrainingLoader
 from ava.distributed.world import World
 from ava.errors import InputError
 from ava.optimization.gradients.clip.clipping import Clip
+from ava.optimization.gradients.health.detail.noise_scale import NoiseScale
 from ava.optimization.gradients.surgery.reconciler import Reconciler
 from ava.optimization.learning_rate.factors import Phase
 from ava.optimization.learning_rate.scheduler import Scheduler
@@ -49,6 +51,7 @@ class Run:
         surgery: how the gradients of several objectives become one; None adds the objectives up.
         nonfinite_in_a_row: steps up to the last one read whose gradients were not finite, one after another.
         rollbacks: times that the run went back for that since it last went well.
+        noise: averages for the gradient noise scale.
     """
 
     task: Task
@@ -72,9 +75,15 @@ class Run:
     surgery: Reconciler | None = None
     nonfinite_in_a_row: int = 0
     rollbacks: int = 0
+    noise: NoiseScale = field(default_factory=NoiseScale)
 
     def __post_init__(self) -> None:
         self.parameters: list[torch.Tensor] = [p for p in self.model.parameters() if p.requires_grad]
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether steps call what `torch.compile` made of the model."""
+        return any(isinstance(module, OptimizedModule) for module in self.network.modules())
 
     @property
     def phase(self) -> Phase:
@@ -103,6 +112,7 @@ class Run:
                 "unheard": self.unheard,
                 "nonfinite_in_a_row": self.nonfinite_in_a_row,
                 "rollbacks": self.rollbacks,
+                "noise": self.noise.state_dict(),
             },
         }
         for name, part in (("clip", self.clip), ("surgery", self.surgery)):
@@ -145,6 +155,8 @@ class Run:
         self.scheduler.load_state_dict(progress["scheduler"])
         self.unheard = list(progress.get("unheard", []))
         self.nonfinite_in_a_row, self.rollbacks = progress.get("nonfinite_in_a_row", 0), progress.get("rollbacks", 0)
+        if "noise" in progress:
+            self.noise.load_state_dict(progress["noise"])
         for name, part in (("clip", self.clip), ("surgery", self.surgery)):
             if isinstance(part, Stateful) and name in sections:
                 _load(name, functools.partial(part.load_state_dict, sections[name]))

@@ -17,11 +17,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ava import rng
 from ava.data.loader import Batch, Position, Window
+from ava.optimization.gradients.health.detail.report import Detail
 from ava.optimization.gradients.health.measure import measure
 from ava.optimization.gradients.health.measurement import Measurement
 from ava.optimization.learning_rate.factors import Phase
 from ava.optimization.optimizers.wrappers.sam import kept_buffers
 from ava.training import curvature
+from ava.training.detail import CloseLook, watched
 from ava.training.state import Run
 
 
@@ -39,6 +41,7 @@ class StepReport:
         health: what was measured of the gradients, before clipping; not yet read.
         start: the position in the data from which the samples were taken.
         stop: a rank was told to stop.
+        detail: of each layer, where the step was looked at closely; not yet read.
     """
 
     step: int
@@ -50,6 +53,7 @@ class StepReport:
     health: Measurement
     start: Position
     stop: bool = False
+    detail: Detail | None = None
 
 
 def training_step(run: Run, window: Window, stop: bool = False) -> StepReport:
@@ -61,10 +65,14 @@ def training_step(run: Run, window: Window, stop: bool = False) -> StepReport:
         stop: this rank was told to stop; the report says whether any rank was.
     """
     lr, phase = run.optimizer.param_groups[0]["lr"], run.phase
-    weight, stop = _agree(run, window, stop)
-    losses = _accumulate(run, window, weight)
+    total, stop = _agree(run, window, stop)
+    weight = 1.0 / total if window.counted else 0.0
+    look = CloseLook(run, window, total) if run.watch.wants_detail(run.step + 1) else None
+    losses = _accumulate(run, window, weight, look)
     replaced = _sharpen(run, window, weight)
     found = _measure(run, replaced)
+    if look is not None:
+        look.before_step(found)
     with _guarded(run, found) as skipped:
         curvature.refresh(run, window)
         _update(run, scale=_clip(run, found))
@@ -72,23 +80,23 @@ def training_step(run: Run, window: Window, stop: bool = False) -> StepReport:
     if run.ema is not None:
         run.ema.update(skipped)
     _look_back(run, window, weight)
+    detail = None if look is None else look.after_step()
     run.step += 1
     run.position = window.position
     measured = found.without_gradients()
-    return StepReport(run.step, lr, phase, window.num_samples, losses, weight, measured, window.start, stop)
+    return StepReport(run.step, lr, phase, window.num_samples, losses, weight, measured, window.start, stop, detail)
 
 
 def _agree(run: Run, window: Window, stop: bool) -> tuple[float, bool]:
-    """One over the number of terms that the step's loss averages over, on all ranks; and whether any has to stop.
-
-    The weight is 0 on a rank whose samples are a stand-in.
-    """
+    """The number of terms that the step's loss averages over, on all ranks; and whether any has to stop."""
     count = sum(run.task.count(batch) for batch in window.batches) if window.counted else 0
     total, stopping = run.world.sum([float(count), float(stop)])
-    return (1.0 / max(total, 1.0) if window.counted else 0.0), stopping > 0
+    return max(total, 1.0), stopping > 0
 
 
-def _accumulate(run: Run, window: Window, weight: float) -> dict[str, torch.Tensor]:
+def _accumulate(
+    run: Run, window: Window, weight: float, look: CloseLook | None = None
+) -> dict[str, torch.Tensor]:  # fmt: skip
     """Gradients of the mean loss over the whole window: `p.grad` after the last micro-batch, averaged over ranks.
 
     Every micro-batch's summed loss is divided by the window's count, so uneven micro-batches weigh what they hold.
@@ -99,7 +107,7 @@ def _accumulate(run: Run, window: Window, weight: float) -> dict[str, torch.Tens
     run.optimizer.zero_grad(set_to_none=True)
     losses: dict[str, torch.Tensor] = {}
     for index, batch in enumerate(window.batches):
-        with _without_sync(run, last=index == len(window.batches) - 1):
+        with _without_sync(run, last=index == len(window.batches) - 1), watched(run, look, window, index):
             parts = _forward(run, batch)
             # DDP averages over ranks where the loss is a sum over them.
             _backward(run, parts, weight * run.world.size)

@@ -112,7 +112,7 @@ def test_raise_names_the_layer_the_samples_and_what_to_try(tmp_path):
 
 def test_more_than_so_many_in_a_row_end_the_run(tmp_path):
     everything = range(898)
-    with pytest.raises(TrainingFailed, match=r"more than health.max_consecutive=3 steps in a row failed") as caught:
+    with pytest.raises(TrainingFailed, match=r"more than health.max_consecutive=3 steps in a row were not finite") as caught:
         trained(
             tmp_path, "health.on_nonfinite=skip", "health.max_consecutive=3", "trainer.max_steps=60", bad=everything
         )

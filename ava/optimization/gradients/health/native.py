@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from operator import attrgetter
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ava.optimization.optimizers.engines.native.build import NoCompiler, load, tell
@@ -26,7 +25,7 @@ ELEMENTS_OF_A_THREAD = 256 * 1024
 """A thread with less than so many elements is not worth its start."""
 _ADDRESS, _SIZE, _IS_CONTIGUOUS = Tensor.data_ptr, Tensor.numel, Tensor.is_contiguous
 _DTYPE, _IS_CPU = attrgetter("dtype"), attrgetter("is_cpu")
-Column: TypeAlias = NDArray[np.int64]
+Column: TypeAlias = "array[int]"
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class Table:
     @property
     def elements(self) -> int:
         """How many elements they have together."""
-        return int(self.sizes.sum())
+        return sum(self.sizes)
 
     def head(self) -> tuple[int, int]:
         """How many tensors, and how many threads they are worth."""
@@ -76,7 +75,7 @@ class Table:
 
     def columns(self) -> tuple[int, int, int]:
         """Where addresses, sizes and codes lie."""
-        return self.addresses.ctypes.data, self.sizes.ctypes.data, self.codes.ctypes.data
+        return self.addresses.buffer_info()[0], self.sizes.buffer_info()[0], self.codes.buffer_info()[0]
 
 
 def tabulate(tensors: Sequence[Tensor]) -> Table | None:
@@ -96,9 +95,10 @@ def tabulate(tensors: Sequence[Tensor]) -> Table | None:
             held = [tensor.contiguous() if place in copies else tensor for place, tensor in enumerate(tensors)]
     except RuntimeError:  # what sparse tensors answer
         return None
-    codes = np.full(len(dtypes), CODES[dtypes[0]]) if len(kinds) == 1 else np.array([CODES[kind] for kind in dtypes])
-    addresses, sizes = np.array(list(map(_ADDRESS, held)), np.int64), np.array(list(map(_SIZE, held)), np.int64)
-    return Table(addresses, sizes, codes.astype(np.int64, copy=False), tensors, held, copies)
+    codes = [CODES[dtypes[0]]] * len(dtypes) if len(kinds) == 1 else map(CODES.__getitem__, dtypes)
+    return Table(
+        array("q", map(_ADDRESS, held)), array("q", map(_SIZE, held)), array("q", codes), tensors, held, copies
+    )
 
 
 def walk(table: Table, *, statistics: bool) -> Walked:
@@ -110,17 +110,14 @@ def walk(table: Table, *, statistics: bool) -> Walked:
     return Walked(norms, narrow, summary)
 
 
-def scale(table: Table, factor: Tensor, found_inf: Tensor) -> None:
-    """Multiply tensors by a factor, in place, where it is below 1 and nothing infinite was found.
+def is_due(factor: Tensor, found_inf: Tensor) -> bool:
+    """Whether a factor, 0-dim float64 on a processor, is below 1 and `found_inf`, 0-dim float32 there, is 0."""
+    return bool(library().is_due(factor.data_ptr(), found_inf.data_ptr()))
 
-    Neither is read in Python, and memory is touched only where there is something to change.
 
-    Args:
-        table: the tensors.
-        factor: 0-dim float64, on a processor.
-        found_inf: 0-dim float32, on a processor.
-    """
-    library().scale(*table.head(), *table.columns(), factor.data_ptr(), found_inf.data_ptr())
+def scale(table: Table, factor: Tensor) -> None:
+    """Multiply tensors, in place, by a factor: 0-dim float64, on a processor, and read by the kernel."""
+    library().scale(*table.head(), *table.columns(), factor.data_ptr())
     for place in table.copies:
         table.tensors[place].copy_(table.held[place])
 
@@ -148,5 +145,6 @@ def library() -> Any:
         return None
     whole, place = ctypes.c_int64, ctypes.c_void_p
     loaded.gather.argtypes, loaded.gather.restype = [whole] * 3 + [place] * 6, None
-    loaded.scale.argtypes, loaded.scale.restype = [whole] * 2 + [place] * 5, None
+    loaded.scale.argtypes, loaded.scale.restype = [whole] * 2 + [place] * 4, None
+    loaded.is_due.argtypes, loaded.is_due.restype = [place] * 2, whole
     return loaded

@@ -22,10 +22,17 @@ def scale_(measured: Measurement, factor: Tensor) -> None:
         measured: the gradients, and whether anything in them is not finite.
         factor: 0-dim, of any floating-point type.
     """
+    has_kernel = (
+        factor.device.type == "cpu" and measured.found_inf.device.type == "cpu" and native.library() is not None
+    )
+    if has_kernel:
+        factor = factor.to(torch.float64)
+        if not native.is_due(factor, measured.found_inf):
+            return
     parts = [local(gradient) for gradient in measured.gradients]
-    table = native.tabulate(parts) if factor.device.type == "cpu" and parts else None
+    table = native.tabulate(parts) if has_kernel else None
     if table is not None:
-        native.scale(table, factor.to(torch.float64), measured.found_inf)
+        native.scale(table, factor)
     else:
         _scale(parts, torch.where((factor < 1) & (measured.found_inf.to(factor.device) == 0), factor, 1.0))
 

@@ -104,6 +104,7 @@ class AdaptiveGradientSurgeon:
         named = _named(losses)
         parameters, ranks = ranks_of(model)
         graph = divide(named)
+        graph.refuse_joint()
         among = {id(parameter) for parameter in parameters}
         shared = _compared(graph, among)
         now = Comparison(self._counts["num_steps"], [loss.detach() for loss in named.values()], shared, ranks)
@@ -111,7 +112,7 @@ class AdaptiveGradientSurgeon:
         if not shared or (self.auto_detect and not self.gate.is_open and now.step % self.look_every):
             return plain_sum(list(named.values()))
         if not self.auto_detect or (self._needs == "rows" and self.gate.is_open):
-            return each_apart(named, graph, lambda rows, leaves, seed: self._reconcile(now, rows, leaves, seed))
+            return each_apart(named, graph, parameters, lambda rows, leaves, seed: self._reconcile(now, rows, leaves, seed))
         near = last_parameters(graph, among, self.num_layers)
         return intercept(named, graph, lambda rows_of, seed: self._decide(now, near, rows_of, seed))
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ava.optimization.gradients.surgery.deferred import deferred
-from ava.optimization.gradients.surgery.graph import SHARED, SharedGraph
+from ava.optimization.gradients.surgery.graph import SharedGraph, is_leaf, variable
 from ava.optimization.gradients.surgery.interception import edge, plain_sum
 
 Rows = list[list[Tensor | None]]
@@ -17,16 +17,21 @@ Reconcile = Callable[[Rows, Sequence[Tensor], Tensor], Sequence[Tensor | None]]
 """(T lists of N gradients, their N leaves, 0-dim seed) -> N gradients."""
 
 
-def each_apart(losses: Mapping[str, Tensor], graph: SharedGraph, reconcile: Reconcile) -> Tensor:
+def each_apart(
+    losses: Mapping[str, Tensor], graph: SharedGraph, parameters: Sequence[Tensor], reconcile: Reconcile
+) -> Tensor:
     """The sum of the losses; its backward pass runs once, and asks `reconcile`.
 
     Args:
         losses: objective -> its loss, 0-dim.
         graph: theirs.
+        parameters: those of them that the graph has come first, in this order, which random numbers depend on.
         reconcile: what becomes of the gradients of all leaves that any objective reaches.
     """
     starts = [edge(loss) for loss in losses.values()]
-    leaves = [leaf for owner in range(SHARED, len(starts)) for leaf in graph.leaves(owner)]
+    reached = {id(leaf): leaf for leaf in map(variable, filter(is_leaf, graph.owners))}
+    first = [reached.pop(id(parameter)) for parameter in parameters if id(parameter) in reached]
+    leaves = [*first, *reached.values()]
 
     def compute(seed: Tensor) -> Sequence[Tensor | None]:
         rows: Rows = []

@@ -151,6 +151,7 @@ def _refuse_strangers(graph: SharedGraph, entries: list[Entry]) -> None:
         consuming.setdefault((entry.node, entry.output), set()).add(entry.objective)
     met = set().union(*(objectives for objectives in consuming.values() if len(objectives) > 1))
     for objective in sorted({entry.objective for entry in entries} - met):
+        graph.refuse_joint()
         problem = f"objective {graph.names[objective]!r} leaves the shared part where no other does."
         raise InputError(problem, hint=_REMEDY)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from ava.errors import InputError
@@ -20,13 +22,13 @@ def losses_of(objectives: Objectives, method: str) -> Tensor:
     return objectives.losses
 
 
-def refuse_below(losses: Tensor, least: float, method: str, remedy: str) -> None:
+def refuse_below(losses: Tensor, least: Sequence[float], method: str, remedy: str) -> None:
     """Refuse losses that the method's logarithms and quotients do not bear.
 
     Raises:
-        InputError: a loss is below `least`; a loss that is not finite passes.
+        InputError: a loss is below its least; one that is not finite passes.
     """
-    for index, value in enumerate(losses.tolist()):
-        if value < least:
-            problem = f"{method} needs losses of {least:g} or more, and objective {index} has {value:g}."
+    for index, (value, bound) in enumerate(zip(losses.tolist(), least, strict=True)):
+        if value < bound:
+            problem = f"{method} needs losses of {bound:g} or more, and objective {index} has {value:g}."
             raise InputError(problem, hint=remedy)

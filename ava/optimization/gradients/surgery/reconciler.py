@@ -64,11 +64,13 @@ class Reconciler:
         sum_over_ranks: Sums | None = None, world_size: int = 1,
     ) -> None:  # fmt: skip
         self._decisions = Decisions(method, needs, every, seed)
-        self._needs, self._level, self._reduction, self._accumulates = needs, level, reduction, accumulates
+        self._needs, self._level, self._reduction = needs, level, reduction
         self._parameters = list(parameters)
         self._ranks = Ranks(sum_over_ranks, world_size)
         self.names: tuple[str, ...] = ()
         self._scale: float | Tensor = 1.0
+        self._is_exact = accumulates if needs == "losses" else level == "parameters"
+        self._was_looked_at = False
         self._begin()
 
     def backward(
@@ -176,8 +178,7 @@ class Reconciler:
         self._losses: Tensor | None = None
         self._rows = ParameterRows(self._parameters)
         self._is_due = self._decisions.are_due
-        exact = self._level == "parameters" if self._needs != "losses" else self._accumulates
-        self._by_parameters = self._is_due and exact
+        self._by_parameters = self._is_due and self._is_exact
 
     def _check(self, losses: Mapping[str, Tensor]) -> None:
         if not losses or (self.names and tuple(losses) != self.names):
@@ -192,8 +193,9 @@ class Reconciler:
             problem = f"the weights come from the {whose} of a whole step, and this one has several micro-batches."
             remedy = "accumulates=True" if whose == "losses" else "level=parameters"
             raise InputError(problem, hint=f"Use {remedy}, or one micro-batch a step.")
-        if not self.names and self._by_parameters:
+        if self._is_exact and not self._was_looked_at:
             divide(losses).refuse_joint()
+            self._was_looked_at = True
         self.names = tuple(losses)
 
     def _add_losses(self, losses: Mapping[str, Tensor], weight: float | Tensor) -> None:
@@ -218,7 +220,6 @@ class Reconciler:
             self._reconcile_features(divide(losses), roots, seeds, features)
         else:
             graph, last = divide(losses), self._last().tolist()
-            graph.refuse_joint()
             with graph.weighed(last, parameters=self._level == "parameters"):
                 torch.autograd.backward(roots, _times(seeds, graph.seeds(last)))
 

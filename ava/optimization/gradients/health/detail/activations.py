@@ -89,6 +89,8 @@ class ActivationWatch:
 
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def note(layer: nn.Module, _: Any, output: Any) -> None:
+            if torch.compiler.is_compiling():
+                return  # nothing of this belongs into a graph
             if isinstance(output, Tensor) and output.is_floating_point() and output.numel():
                 self._add(name, _whole(output.detach()), layer)
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ava.errors import InputError
 from ava.optimization.gradients.health import shards
 from ava.optimization.gradients.health.measurement import Measurement
 from ava.optimization.gradients.health.statistics import wide_dtype
@@ -51,10 +52,18 @@ class LayerWatch:
     Args:
         named: (name, parameter) of the model.
         measured: this step's gradients. Parameters without a gradient are left out.
+
+    Raises:
+        InputError: the gradients are used up, and the weights moved.
     """
 
     @torch.no_grad()
     def __init__(self, named: Iterable[tuple[str, Tensor]], measured: Measurement) -> None:
+        if len(measured.gradients) < len(measured.parameters):
+            raise InputError(
+                "layers are compared before and after the step, which optimizer.fused_backward takes in the backward pass.",
+                hint="Set health.detail_every=0 or optimizer.fused_backward=false.",
+            )  # fmt: skip
         names = {id(parameter): name for name, parameter in named}
         self._parameters, self._norms = measured.parameters, measured.norms
         self._names = [names[id(parameter)] for parameter in self._parameters]

@@ -33,16 +33,16 @@ class Famo:
     Args:
         lr: learning rate of xi.
         gamma: decay of xi to 0, that is, to equal relative rates.
-        min_loss: what the losses cannot fall below.
+        min_loss: what the losses cannot fall below; one number, or one of each objective.
 
     Raises:
-        InputError: the losses are not known, or one is below `min_loss`.
+        InputError: the losses are not known, or one is below `min_loss`, or that has another number of them.
 
     Reference: Liu, Feng, Stone & Liu 2023, https://arxiv.org/abs/2306.03792
     """
 
     def __init__(
-        self, /, lr: PositiveFloat = 0.025, gamma: NonNegativeFloat = 0.001, min_loss: float = 0.0
+        self, /, lr: PositiveFloat = 0.025, gamma: NonNegativeFloat = 0.001, min_loss: float | tuple[float, ...] = 0.0
     ) -> None:  # fmt: skip
         self._gamma, self._min_loss = gamma, min_loss
         self._adam = Adam(lr)
@@ -96,5 +96,9 @@ class Famo:
         self._xi = self._adam.step(self._xi, delta + self._gamma * self._xi)
 
     def _gaps(self, losses: Tensor) -> Tensor:
-        refuse_below(losses, self._min_loss, "famo", "Set min_loss to what the losses cannot fall below.")
-        return losses - self._min_loss + _SHIFT
+        least = self._min_loss if isinstance(self._min_loss, tuple) else (self._min_loss,) * len(losses)
+        if len(least) != len(losses):
+            problem = f"famo needs one least loss, or one of each of the {len(losses)} objectives."
+            raise InputError(problem, key="min_loss", value=self._min_loss)
+        refuse_below(losses, least, "famo", "Set min_loss to what the losses cannot fall below.")
+        return losses - torch.tensor(least, dtype=losses.dtype) + _SHIFT

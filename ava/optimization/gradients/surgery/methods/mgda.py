@@ -13,7 +13,7 @@ from ava.optimization.gradients.surgery.solvers.weighing import ZERO, Array, len
 from ava.registry import surgery
 
 _FLOOR = 1e-12
-"""The least divisor as a share of the largest: a loss that reached zero has no weight, and nothing is divided by it."""
+"""The least divisor as a share of the largest, for a loss that reached zero."""
 
 
 @surgery

@@ -46,4 +46,4 @@ def _of_two(gram: Array) -> Array:
     if distance <= 0:
         return np.array([0.5, 0.5])
     # Not 1 minus the other: a small share, of the longer one, would be lost to rounding.
-    return np.array([second - product, first - product]).clip(0.0, distance) / distance
+    return np.asarray(np.array([second - product, first - product]).clip(0.0, distance) / distance)

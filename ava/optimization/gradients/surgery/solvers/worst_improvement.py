@@ -43,9 +43,10 @@ class _Problem:
     mean: Array
     radius: float
 
-    def solve(self, worst: float) -> Array:
-        """The x of t = `worst`."""
-        return np.asarray(minimise_nonnegative(self.matrix, (worst / self.norms - self.mean)[None])[0])
+    def solve(self, worst: float, start: Array) -> Array:
+        """The x of t = `worst`, looked for from `start`."""
+        linear = worst / self.norms - self.mean
+        return np.asarray(minimise_nonnegative(self.matrix, linear[None], start[None])[0])
 
     def length(self, x: Array) -> float:
         """|J'u|."""
@@ -55,13 +56,13 @@ class _Problem:
         """The t that would give the radius if the objectives that carry in x were those; not a number for none."""
         carrying = np.flatnonzero(x > 0)
         if not len(carrying):
-            return float("nan")
+            return math.nan
         matrix = self.matrix[np.ix_(carrying, carrying)] + _VANISHING * np.eye(len(carrying))
         sides = np.stack([1 / self.norms[carrying], self.mean[carrying]], axis=1)
         solved = np.linalg.solve(matrix, sides)
         (square, mixed), (_, constant) = sides.T @ solved
-        root = np.sqrt(mixed**2 - square * (constant - self.radius**2))
-        return float((mixed + root) / square)
+        discriminant = float(mixed**2 - square * (constant - self.radius**2))
+        return (float(mixed) + math.sqrt(discriminant)) / float(square) if discriminant >= 0 else math.nan
 
 
 def correction(gram: Array, c: float) -> Array:
@@ -84,35 +85,34 @@ def correction(gram: Array, c: float) -> Array:
     matrix = cosines(gram[np.ix_(kept, kept)])
     share = norms[kept] / size
     mean = matrix @ share
-    square = float(share @ mean)
-    if c == 0 or square <= _VANISHING * float(share @ share):
+    mean_square = float(share @ mean)
+    if c == 0 or mean_square <= _VANISHING * float(share @ share):
         return np.zeros(size)
-    radius = c * math.sqrt(square)
-    best = 0.0 if len(kept) < size else _shortest(gram) * (1 + c) * radius / c
+    radius = c * math.sqrt(mean_square)
+    problem = _Problem(norms[kept], matrix, mean, radius)
+    shortest = min_norm_point(gram)
+    square = float(shortest @ gram @ shortest)
+    if square <= _VANISHING * float(shortest**2 @ gram.diagonal()):
+        square = 0.0
+    # No direction of the ball, none longer than (1 + c) |g_0|, has a larger product with the shortest.
+    best = math.sqrt(square) * (1 + c) * math.sqrt(mean_square)
     result = np.zeros(size)
-    result[kept] = _search(_Problem(norms[kept], matrix, mean, radius), best) / norms[kept]
+    result[kept] = _search(problem, best, shortest[kept] * norms[kept]) / norms[kept]
     return result
 
 
-def _shortest(gram: Array) -> float:
-    """The length of the min-norm point, zero where rounding hides it."""
-    weights = min_norm_point(gram)
-    square = float(weights @ gram @ weights)
-    return math.sqrt(square) if square > _VANISHING * (weights**2 @ gram.diagonal()) else 0.0
-
-
-def _search(problem: _Problem, best: float) -> Array:
+def _search(problem: _Problem, best: float, start: Array) -> Array:
     """The x whose correction has the radius, or that of t = `best`, which no direction exceeds, where it is shorter."""
     low, high = float((problem.mean * problem.norms).min()), best
     if high <= low:
         return np.zeros(len(problem.norms))
-    x = problem.solve(high)
+    x = problem.solve(high, start)
     if problem.length(x) <= problem.radius * (1 + _CLOSE):
         return x
     for _ in range(_PROGRAMS):
         guess = problem.predict(x)
         guess = guess if low < guess < high else (low + high) / 2
-        x = problem.solve(guess)
+        x = problem.solve(guess, x)
         length = problem.length(x)
         if abs(length - problem.radius) <= _CLOSE * problem.radius:
             break
