@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 
 from ava import registry
@@ -90,6 +91,9 @@ def _health(config: Config) -> Iterator[InputError]:
             problem, key="health.on_nonfinite", value=health.on_nonfinite, hint="Leave one of them out.",
         )  # fmt: skip
 
+    if config.optimizer.options["fused_backward"] and health.detail_every:
+        problem = "looks at gradients that optimizer.fused_backward has used and freed by then."
+        yield InputError(problem, key="health.detail_every", value=health.detail_every, hint="Leave one of them out.")
     if health.anomaly and config.trainer.compile:
         problem = "looks at every operation, and compiling leaves none of them."
         yield InputError(problem, key="health.anomaly", value=True, hint="Set trainer.compile=false.")
@@ -106,6 +110,11 @@ def _surgery(config: Config) -> Iterator[InputError]:
     if config.optimizer.options["fused_backward"]:
         problem = "reconciles gradients before they are used, but optimizer.fused_backward uses each as it comes."
         yield InputError(problem, key="surgery", value=name, hint="Set optimizer.fused_backward=false.")
+    rho = config.optimizer.options["sam_rho"]
+    if rho is not None and (options["every"] > 1 or remembers(name)):
+        why = f"surgery.every={options['every']} counts" if options["every"] > 1 else f"surgery={name} learns from"
+        problem = f"takes gradients twice a step, and {why} one."
+        yield InputError(problem, key="optimizer.sam_rho", value=rho, hint="Leave one of them out.")
     if options["level"] == "features" and trainer.accumulate > 1:
         problem = f"compares features over all samples, but trainer.accumulate={trainer.accumulate} cuts them up."
         yield InputError(problem, key="surgery.level", value="features", hint="Use surgery.level=parameters.")
@@ -115,6 +124,11 @@ def _surgery(config: Config) -> Iterator[InputError]:
     if options["level"] == "features" and registry.surgery[name].tags.get("needs") == "losses":
         problem = f"surgery={name} weighs losses and looks at no gradient."
         yield InputError(problem, key="surgery.level", value="features", hint="Leave it out.")
+
+
+def remembers(method: str) -> bool:
+    """Whether a surgery method carries something from step to step."""
+    return inspect.isclass(registry.surgery[method].load())
 
 
 def _scheduler(config: Config) -> Iterator[InputError]:

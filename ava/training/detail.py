@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 
 from torch import Tensor
 
@@ -47,16 +47,19 @@ class CloseLook:
         assert self._norm is not None
         factor = self.run.world.size / self.total if self.window.counted else 0.0
         size = self.run.task.count(self.window.batches[0]) if self.window.counted else 0
-        draw = Draw(self.small.square, size, factor, self._norm, self.total)
+        # The gradient of a sharpness-aware step is of other weights, and surgery's of no batch.
+        is_plain = self.run.optimizer.whole["sam_rho"] is None and self.run.surgery is None
+        draw = Draw(self.small.square, size, factor, self._norm, self.total) if is_plain else None
         return Detail(self.run.step + 1, self.layers.after_step(), self.activations, draw)
 
 
-def watched(run: Run, look: CloseLook | None, window: Window, index: int) -> AbstractContextManager[object]:
+@contextmanager
+def watched(run: Run, look: CloseLook | None, window: Window, index: int) -> Iterator[None]:
     """The context of one micro-batch's forward and backward pass.
 
     Raises:
-        NonFiniteOperation: with `health.anomaly`, on leaving it or within.
+        NonFiniteOperation: with `health.anomaly`, on entering or leaving it.
     """
-    if run.watch.anomaly:
-        return AnomalyWatch(run.model, window.batches[index])
-    return nullcontext() if look is None else look.micro_batch(index)
+    anomaly = AnomalyWatch(run.model, window.batches[index]) if run.watch.anomaly else nullcontext()
+    with anomaly, nullcontext() if look is None else look.micro_batch(index):
+        yield

@@ -29,8 +29,8 @@ def sums(tensor):
 
 def train(net, parameters, parts, name, steps=2, ranks=1, **options):
     whole = {"sum_over_ranks": sums, "world_size": 2} if ranks == 2 else {}
-    method = bind(name)
-    reconciler = Reconciler(method, parameters, needs=needs(name), seed=1, accumulates=len(parts) > 1, **whole, **options)
+    options |= {"needs": needs(name), "seed": 1, "accumulates": len(parts) > 1}
+    reconciler = Reconciler(bind(name), parameters, **whole, **options)
     for step in range(steps):
         for part in parts:
             reconciler.backward(losses_of(net, part), ranks / 8)
@@ -102,6 +102,18 @@ for p in parameters:
     if p.grad is not None:
         alike(p.grad)
 assert net.heads[2].weight.grad is not None and net.unused.weight.grad is None
+
+# With that option all outputs pass one node of the graph
+watched = DistributedDataParallel(Trunk(), find_unused_parameters=True)
+for level in ("parameters", "features"):
+    reconciler = Reconciler(bind("pcgrad"), list(watched.parameters()), level=level)
+    try:
+        with watched.no_sync():
+            reconciler.backward(losses_of(watched, samples()), 1.0)
+    except InputError as error:
+        assert "without find_unused_parameters" in str(error)
+    else:
+        raise AssertionError("not refused")
 """
 
 SHARDS = """

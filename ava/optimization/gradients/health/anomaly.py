@@ -2,7 +2,8 @@
 
     with AnomalyWatch(model, batch):
         loss = criterion(model(batch["inputs"]), batch["targets"])
-        loss.backward()                      # raises NonFiniteOperation
+        loss.backward()
+    # raises NonFiniteOperation, within it or on leaving it
 
 Every operation's outputs are looked at, forward and backward. An operation is the culprit if
 
@@ -10,10 +11,12 @@ Every operation's outputs are looked at, forward and backward. An operation is t
     an infinity comes out and nothing that is not finite went in
 
 An infinite constant is something that went in: `masked_fill(mask, -inf)`, `full(-inf)` and `where(mask, x, -inf)` are
-not blamed, and an infinity that is passed on never is. As every NaN that is made ends the pass, one that goes into an
-operation came from outside: with the batch, or with a constant. Since labels may be NaN on purpose and be left
-out of the loss, such a one is reported only if gradients are not finite in the end. Formulas of derivatives may
-divide by zero and replace the result (a norm at 0): of a backward pass the whole node is judged by what it hands on.
+not blamed, and an infinity that is passed on never is. A NaN that goes into an operation before any was made came from
+outside: with the batch, or with a constant. Formulas of derivatives may divide by zero and replace the result (a norm
+at 0): of a backward pass the whole node is judged by what it hands on. And a mask may cut off what is not finite, of
+labels as of derivatives (the root under a ReLU). So what is made in the forward pass is reported at once; what came
+from outside, or was made in the backward pass, at the end, and only if gradients are not finite by then, or there are
+none.
 
 What `torch.compile` made is not looked into: hand over, and call, the plain model.
 """
@@ -59,14 +62,14 @@ class _Call:
 
 
 class AnomalyWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """A context around forward and backward that raises where a NaN or an infinity is made.
+    """A context around forward and backward that says where the first NaN or infinity was made.
 
     Args:
         model: the plain model; its parameters and buffers are looked at first.
         batch: what goes in by name, so that a tensor that holds a NaN can be named.
 
     Raises:
-        NonFiniteOperation: on entry where a parameter is not finite, or within; see its attributes.
+        NonFiniteOperation: on entry where a parameter is not finite, within it, or on leaving it.
     """
 
     def __init__(self, model: nn.Module, batch: Mapping[str, Any] | None = None) -> None:
@@ -75,13 +78,15 @@ class AnomalyWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._path: list[str] = []
         self._has_run = False
         self._calls: dict[int, _Call] = {}
+        self._found: NonFiniteOperation | None = None
         self._outside: NonFiniteOperation | None = None
         self._is_judging = False
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> AnomalyWatch:
         _check_weights(self.model)
-        self._path, self._calls, self._outside, self._has_run = [], {}, None, False
+        self._path, self._calls, self._has_run = [], {}, False
+        self._found = self._outside = None
         for name, module in self.model.named_modules():
             self._handles.append(module.register_forward_pre_hook(self._entering(name)))
             self._handles.append(module.register_forward_hook(self._left, always_call=True))
@@ -93,8 +98,9 @@ class AnomalyWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for handle in self._handles:
             handle.remove()
         self._handles, self._calls = [], {}
-        if kind is None and self._outside is not None and not _gradients_are_finite(self.model):
-            raise self._outside
+        wrong = self._found or self._outside
+        if kind is None and wrong is not None and not _gradients_are_finite(self.model):
+            raise wrong
 
     def __torch_dispatch__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -125,9 +131,9 @@ class AnomalyWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         nan_in = any(span.has_nan for span in inputs) or any(map(math.isnan, constants))
         inf_in = any(span.has_inf for span in inputs) or any(map(math.isinf, constants))
         makes_nan = any(span.has_nan for span in outputs)
-        if nan_in:
+        if nan_in and self._found is None:
             self._outside = self._outside or self._came_in(call, inputs)
-        elif makes_nan or not inf_in:
+        elif not nan_in and (makes_nan or not inf_in):
             made, node = "NaN" if makes_nan else "infinity", torch._C._current_autograd_node()
             if node is None or torch.is_grad_enabled():  # a checkpointed forward runs within a backward pass
                 raise NonFiniteOperation(
@@ -137,7 +143,7 @@ class AnomalyWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._suspect(node, call, made, tuple(inputs))
 
     def _suspect(self, node: Node, call: _Call, made: str, inputs: tuple[Span, ...]) -> None:
-        """Raise once the node is done, if what it hands on is not finite."""
+        """Once the node is done, it is the culprit if what it hands on is not finite."""
         forward = self._calls.get(node._sequence_nr())
         origin = forward or call
         found = NonFiniteOperation(
@@ -145,7 +151,8 @@ class AnomalyWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             inputs=inputs, node=node.name(), forward=None if forward is None else forward.operation,
         )  # fmt: skip
         if not node.next_functions:
-            raise found  # it hands nothing on: it adds to `.grad`
+            self._found = self._found or found  # it hands nothing on: it adds to `.grad`
+            return
 
         def judge(handed_on: Any, _: Any) -> None:
             handle.remove()
@@ -155,7 +162,7 @@ class AnomalyWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             finally:
                 self._is_judging = False
             if not is_fine:
-                raise found
+                self._found = self._found or found
 
         handle = node.register_hook(judge)
 

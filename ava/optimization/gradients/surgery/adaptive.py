@@ -62,8 +62,8 @@ class AdaptiveGradientSurgeon:
 
     def __init__(
         self, conflict_threshold: float = 0.0, method: str = "pcgrad", auto_detect: bool = True, *,
-        margin: float = 0.05, smoothing: float = 0.8, num_layers: int = 1, look_every: int = 1,
-        calibrate_every: int = 20, seed: int = 0, **options: Any,
+        margin: float = 0.02, smoothing: float = 0.8, num_layers: int = 1, look_every: int = 1,
+        calibrate_every: int = 40, seed: int = 0, **options: Any,
     ) -> None:  # fmt: skip
         threshold = check("conflict_threshold", conflict_threshold, float)
         if not -1 <= threshold <= 1:
@@ -112,7 +112,9 @@ class AdaptiveGradientSurgeon:
         if not shared or (self.auto_detect and not self.gate.is_open and now.step % self.look_every):
             return plain_sum(list(named.values()))
         if not self.auto_detect or (self._needs == "rows" and self.gate.is_open):
-            return each_apart(named, graph, parameters, lambda rows, leaves, seed: self._reconcile(now, rows, leaves, seed))
+            return each_apart(
+                named, graph, parameters, lambda rows, leaves, seed: self._reconcile(now, rows, leaves, seed)
+            )
         near = last_parameters(graph, among, self.num_layers)
         return intercept(named, graph, lambda rows_of, seed: self._decide(now, near, rows_of, seed))
 

@@ -7,9 +7,9 @@ what it sees: it adds what the cosines were off by, and multiplies each norm by 
     cos_ij  = clamp(cos'_ij + offset_ij),   offset = mean over calibrations of cos(G) - cos(G')
     |g_i|   = |g'_i| * ratio_i,             ratio  = geometric mean of |g_i| / |g'_i|
 
-A pair is in conflict as soon as its cosine is below the threshold, and until its smoothed cosine is above threshold +
-margin: strong conflicts are not missed by smoothing, and noise about zero does not open and close the gate
-all the time.
+A pair is in conflict as soon as its cosine, corrected or as seen, is below the threshold, and until its smoothed
+corrected cosine is above threshold + margin: strong conflicts are not missed for the smoothing, and noise about zero
+does not open and close the gate all the time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_RECENT = 0.5
+_RECENT = 0.2
 """Weight of the newest calibration in the running means."""
 
 
@@ -32,7 +32,7 @@ class ConflictGate:
         smoothing: weight of the past in the smoothed cosines.
     """
 
-    def __init__(self, threshold: float = 0.0, margin: float = 0.05, smoothing: float = 0.8) -> None:
+    def __init__(self, threshold: float = 0.0, margin: float = 0.02, smoothing: float = 0.8) -> None:
         self.threshold, self.margin, self.smoothing = threshold, margin, smoothing
         self.conflicts: Tensor | None = None
         """(T, T) bool, symmetric: which pairs are in conflict."""
@@ -53,13 +53,14 @@ class ConflictGate:
         Args:
             gram: (T, T) of the few parameters, or of all; finite.
         """
-        self.cosines = self._corrected(cosines(gram))
+        seen = cosines(gram)
+        self.cosines = self._corrected(seen)
         if self._smoothed is None or len(self._smoothed) != len(gram):
             self._smoothed, self.conflicts = self.cosines, torch.zeros(gram.shape, dtype=torch.bool)
         assert self.conflicts is not None
         self._smoothed = self.smoothing * self._smoothed + (1 - self.smoothing) * self.cosines
         persist = self.conflicts & (self._smoothed <= self.threshold + self.margin)
-        self.conflicts = (self.cosines < self.threshold) | persist
+        self.conflicts = (torch.minimum(seen, self.cosines) < self.threshold) | persist
         self.conflicts.fill_diagonal_(False)
 
     def calibrate(self, gram: Tensor, full: Tensor) -> None:

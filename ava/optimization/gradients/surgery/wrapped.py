@@ -30,7 +30,7 @@ def ranks_of(model: nn.Module | Iterable[Tensor]) -> tuple[list[Tensor], Ranks]:
         if not isinstance(parameter, Tensor):
             problem = f"needs a module or its parameters, and was given {type(parameter).__name__}."
             raise InputError(problem, key="model")
-    if any(hasattr(parameter, "to_local") for parameter in parameters) or _has_flat_parameters(model):
+    if any(hasattr(parameter, "to_local") for parameter in parameters) or _is_sharded(model):
         raise InputError("the parameters are sharded (FSDP), and passes within a pass would not gather them.",
                          key="model", hint=_TRAINER)  # fmt: skip
     trained = [parameter for parameter in parameters if parameter.requires_grad]
@@ -43,11 +43,12 @@ def ranks_of(model: nn.Module | Iterable[Tensor]) -> tuple[list[Tensor], Ranks]:
     return trained, Ranks(_sums(model), model.process_group.size())
 
 
-def _has_flat_parameters(model: object) -> bool:
-    """Whether FullyShardedDataParallel (FSDP1) is anywhere in it."""
-    from torch.distributed.fsdp import FullyShardedDataParallel
+def _is_sharded(model: object) -> bool:
+    """Whether any of its modules gathers its parameters for the forward pass, as FSDP does in both versions."""
+    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 
-    return isinstance(model, nn.Module) and any(isinstance(m, FullyShardedDataParallel) for m in model.modules())
+    kinds = (FSDPModule, FullyShardedDataParallel)
+    return isinstance(model, nn.Module) and any(isinstance(module, kinds) for module in model.modules())
 
 
 def _sums(model: DistributedDataParallel) -> Sums:

@@ -70,7 +70,10 @@ def test_features_of_several_depths(name):
     rows = [torch.autograd.grad(0.125 * loss, cut, retain_graph=True) for loss in losses]
     wide = torch.stack([torch.cat([g.double().flatten() for g in row]) for row in rows])
     torch.testing.assert_close(reconciler.gram, wide @ wide.T, rtol=1e-5, atol=1e-5)
-    combined = [sum(w * g for w, g in zip(reconciler.weights.tolist(), column)) for column in zip(*rows)]
+    combined = [
+        sum(w * g for w, g in zip(reconciler.weights.tolist(), column, strict=True))
+        for column in zip(*rows, strict=False)
+    ]
     (0.125 * sum(losses)).backward()
     torch.autograd.backward(features, combined)
     assert_same(found, gradients(list(net.parameters())))

@@ -60,12 +60,12 @@ def test_of_features_ranks_decide_by_the_sum_of_their_batches():
 
 def test_the_expectation_is_that_of_torchjd_and_the_sum():
     matrix, leak = random(3, 6), torch.tensor([0.3, 0.3, 0.3], dtype=torch.float64)
-    ours = torch.stack([graddrop(as_rows(matrix, step=k), leak=0.3)[0] for k in range(3000)]).mean(0)
+    ours = torch.stack([graddrop(as_rows(matrix, step=k), leak=0.3)[0] for k in range(1000)]).mean(0)
     torch.manual_seed(0)
     aggregate = torchjd.aggregation.GradDrop(leak=leak)
-    theirs = torch.stack([aggregate(matrix) for _ in range(3000)]).mean(0)
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=0.15)
-    torch.testing.assert_close(ours, matrix.sum(0), rtol=0, atol=0.1)
+    theirs = torch.stack([aggregate(matrix) for _ in range(1000)]).mean(0)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0.25)
+    torch.testing.assert_close(ours, matrix.sum(0), rtol=0, atol=0.2)
 
 
 @pytest.mark.parametrize("step", range(5))

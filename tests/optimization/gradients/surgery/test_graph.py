@@ -23,7 +23,8 @@ def test_heads_belong_to_their_objectives_and_the_trunk_to_all():
     for index in range(3):
         assert names_of(net, graph.leaves(index)) == {f"heads.{index}.weight", f"heads.{index}.bias"}
     assert sorted(entry.objective for entry in graph.entries) == [0, 1, 2]
-    assert len({entry.node for entry in graph.entries}) == 1 and not graph.starts
+    assert len({entry.node for entry in graph.entries}) == 1
+    assert not graph.starts
 
 
 def test_a_parameter_that_a_head_uses_again_is_an_entry_of_its_own():
@@ -32,14 +33,16 @@ def test_a_parameter_that_a_head_uses_again_is_an_entry_of_its_own():
     losses = {"a": features.sum(), "b": nn.functional.linear(features, net.weight).square().sum()}
     graph = divide(losses)
     assert [entry.is_parameter for entry in graph.entries if entry.objective == 1].count(True) == 1
-    assert names_of(net, graph.leaves(SHARED)) == {"weight", "bias"} and not graph.leaves(1)
+    assert names_of(net, graph.leaves(SHARED)) == {"weight", "bias"}
+    assert not graph.leaves(1)
 
 
 def test_a_loss_that_is_part_of_another_starts_in_the_shared_part():
     net = Trunk()
     losses = losses_of(net, samples())
     graph = divide({"part": losses["o0"], "whole": losses["o0"] + losses["o1"]})
-    assert graph.starts == [0] and graph.seeds([0.5, 2.0]) == [0.5, 1.0]
+    assert graph.starts == [0]
+    assert graph.seeds([0.5, 2.0]) == [0.5, 1.0]
 
 
 def test_what_enters_is_weighed_once_on_every_path():

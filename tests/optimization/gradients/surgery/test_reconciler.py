@@ -1,6 +1,7 @@
 """A reconciler leaves in `.grad` what plain arithmetic on one gradient a loss gives, and remembers what it must."""
 
 import gc
+import itertools
 import math
 import weakref
 
@@ -46,7 +47,8 @@ def test_heads_keep_their_own_gradient_and_the_unused_get_none():
     for index, loss in enumerate(losses.values()):
         (own,) = torch.autograd.grad(0.125 * loss, [net.heads[index].weight], retain_graph=True)
         assert torch.equal(named[f"heads.{index}.weight"], own)
-    assert named["unused.weight"] is None and named["unused.bias"] is None
+    assert named["unused.weight"] is None
+    assert named["unused.bias"] is None
 
 
 def test_without_heads_everything_is_shared():
@@ -119,7 +121,7 @@ def test_in_between_the_last_weights_are_used_on_the_shared_part(level):
             there = [(w, g) for w, g in zip(seen[-1].tolist(), column, strict=True) if g is not None]
             wanted = there[0][1] if len(there) == 1 else sum(w * g for w, g in there)
             assert_same([parameter.grad], [wanted if there else None])
-    assert [torch.equal(a, b) for a, b in zip(seen, seen[1:])] == [True, True, False, True, True, False]
+    assert [torch.equal(a, b) for a, b in itertools.pairwise(seen)] == [True, True, False, True, True, False]
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6], ids=str)
@@ -150,7 +152,8 @@ def test_what_is_not_finite_reaches_the_guard_and_not_the_method(level):
         reconciler.backward(losses_of(net, samples(), (1.0, bad, 1.0)), 1.0)
         reconciler.finish(step)
         assert bool(net.trunk[0].weight.grad.isfinite().all()) == math.isfinite(bad)
-    assert method.times == 2 and bool(reconciler.gram.isfinite().all())
+    assert method.times == 2
+    assert bool(reconciler.gram.isfinite().all())
 
 
 @pytest.mark.parametrize("name", ["pcgrad", "famo", "gradnorm", "uncertainty"])

@@ -60,7 +60,9 @@ def reconciled(
         wide = torch.stack([torch.cat([g.double().reshape(-1) for g in row]) for row in filled])
         weights = method(Objectives(wide @ wide.T, values, step, seed))
         of_heads = weights if needs(name) == "losses" else of_heads
-        combined = [sum(w * row[k] for w, row in zip(weights.tolist(), filled)) for k in range(len(shared))]
+        combined = [
+            sum(w * row[k] for w, row in zip(weights.tolist(), filled, strict=True)) for k in range(len(shared))
+        ]
     result: list[torch.Tensor | None] = [None] * len(parameters)
     for k, column in enumerate(columns):
         for owner, g in enumerate(column):
@@ -74,4 +76,6 @@ def assert_same(found: list[torch.Tensor | None], wanted: list[torch.Tensor | No
     for index, (one, other) in enumerate(zip(found, wanted, strict=True)):
         assert (one is None) == (other is None), index
         if one is not None:
-            torch.testing.assert_close(one, other.to(one.dtype), rtol=rtol, atol=rtol * float(other.abs().max()) + 1e-12)
+            torch.testing.assert_close(
+                one, other.to(one.dtype), rtol=rtol, atol=rtol * float(other.abs().max()) + 1e-12
+            )

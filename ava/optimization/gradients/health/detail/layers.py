@@ -61,7 +61,7 @@ class LayerWatch:
     def __init__(self, named: Iterable[tuple[str, Tensor]], measured: Measurement) -> None:
         if len(measured.gradients) < len(measured.parameters):
             raise InputError(
-                "layers are compared before and after the step, which optimizer.fused_backward takes in the backward pass.",
+                "layers are compared before and after a step, which optimizer.fused_backward takes with the gradients.",
                 hint="Set health.detail_every=0 or optimizer.fused_backward=false.",
             )  # fmt: skip
         names = {id(parameter): name for name, parameter in named}
