@@ -12,6 +12,7 @@ whichever rank or worker makes it, and a resumed run sees what the uninterrupted
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -24,12 +25,22 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """The shape of labelled images: batches {"inputs": (B, C, H, W) float32, "targets": (B,) int64}."""
+    """The shape of labelled images: batches {"inputs": (B, C, H, W) float32, "targets": (B,) int64}.
+
+    Attributes:
+        channels: C.
+        height: H, in pixels.
+        width: W, in pixels.
+        num_classes: targets are 0 <= target < num_classes.
+        heads: where a task wants several outputs of one model: name -> size. The model then returns
+            {name: (B, size)} in the place of (B, num_classes) logits.
+    """
 
     channels: int
     height: int
     width: int
     num_classes: int
+    heads: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import nn
 
 from ava.data.source import ImageSpec
 from ava.errors import InputError
+from ava.models._head import Output, head
 from ava.models._norm import channel_norm
 from ava.registry import PositiveInt, model
 
@@ -42,12 +43,12 @@ class ConvNet(nn.Module):
             _layer(width, 2 * width, stride=2),
             _layer(2 * width, 4 * width, stride=2),
         )
-        self.head = nn.Linear(4 * width, spec.num_classes)
+        self.head = head(4 * width, spec)
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+    def forward(self, inputs: torch.Tensor) -> Output:
         features_BCHW = self.blocks(inputs)
-        logits: torch.Tensor = self.head(features_BCHW.mean((-2, -1)))
-        return logits
+        output: Output = self.head(features_BCHW.mean((-2, -1)))
+        return output
 
 
 def _layer(before: int, after: int, stride: int) -> nn.Sequential:

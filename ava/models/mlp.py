@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ava.data.source import ImageSpec
+from ava.models._head import Output, head
 from ava.registry import NonNegativeInt, PositiveInt, model
 
 
@@ -30,8 +31,8 @@ class MLP(nn.Module):
                 for before, after in pairwise(sizes)
             )
         )
-        self.head = nn.Linear(sizes[-1], spec.num_classes)
+        self.head = head(sizes[-1], spec)
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.head(self.blocks(inputs.flatten(1)))
-        return logits
+    def forward(self, inputs: torch.Tensor) -> Output:
+        output: Output = self.head(self.blocks(inputs.flatten(1)))
+        return output

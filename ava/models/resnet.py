@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from ava.data.source import ImageSpec
 from ava.errors import InputError
+from ava.models._head import Output, head
 from ava.models._norm import channel_norm
 from ava.registry import PositiveInt, model
 
@@ -67,14 +68,14 @@ class ResNet(nn.Module):
                 after, stride = width * 2**stage, 2 if stage > 0 and i == 0 else 1
                 self.blocks.append(BasicBlock(channels, after, stride, norm))
                 channels = after
-        self.head = nn.Linear(channels, spec.num_classes)
+        self.head = head(channels, spec)
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+    def forward(self, inputs: torch.Tensor) -> Output:
         x_BCHW = self.stem(inputs)
         for block in self.blocks:
             x_BCHW = block(x_BCHW)
-        logits: torch.Tensor = self.head(x_BCHW.mean((-2, -1)))
-        return logits
+        output: Output = self.head(x_BCHW.mean((-2, -1)))
+        return output
 
 
 class BasicBlock(nn.Module):

@@ -13,6 +13,7 @@ from torch import nn
 
 from ava.data.source import ImageSpec
 from ava.errors import InputError
+from ava.models._head import Output, head
 from ava.models._transformer import Block, BlockSpec, initialise
 from ava.registry import Decay, PositiveInt, model
 
@@ -57,15 +58,15 @@ class ViT(nn.Module):
         block = BlockSpec(width, heads, causal=False, dropout=dropout)
         self.blocks = nn.ModuleList(Block(block) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, spec.num_classes)
+        self.head = head(width, spec)
         initialise(self, layers)
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+    def forward(self, inputs: torch.Tensor) -> Output:
         x_BTC = self.patch(inputs).flatten(2).transpose(1, 2) + self.position.weight
         for block in self.blocks:
             x_BTC = block(x_BTC)
-        logits: torch.Tensor = self.head(self.norm(x_BTC).mean(1))
-        return logits
+        output: Output = self.head(self.norm(x_BTC).mean(1))
+        return output
 
 
 def _suggest_patch(spec: ImageSpec, patch: int) -> str:

@@ -8,13 +8,20 @@ import torch
 
 from ava import registry
 from ava.data.arrays import ImageArray
+from ava.data.digit_pairs import DigitPairs, Layout
 from ava.data.sequences import byte_stream, splits
 from ava.data.source import Data, ImageSpec, TokenSpec
 
 
-def small_data(kind: str) -> Data:
-    """A few samples of random images, or of text whose last sequence is short."""
+def small_data(kind: str, name: str = "") -> Data:
+    """A few samples of random images, or of text whose last sequence is short; pairs of images where a task asks so."""
     random = torch.Generator().manual_seed(0)
+    if name == "digits_multitask":
+        train, valid = (
+            DigitPairs(torch.rand(12, 1, 8, 8, generator=random), torch.arange(12) % 10, Layout(4, 20.0, 0.2), seed=k)
+            for k in range(2)
+        )
+        return Data(train, valid, ImageSpec(1, 12, 12, 10), "random pairs")
     if kind == "images":
         train, valid = (
             ImageArray(torch.rand(12, 1, 4, 4, generator=random), torch.randint(3, (12,), generator=random))
@@ -31,10 +38,13 @@ class Constant(torch.nn.Module):
     def __init__(self, spec, dtype=torch.float32):
         super().__init__()
         self.tokens = isinstance(spec, TokenSpec)
-        size = spec.vocab_size if self.tokens else spec.num_classes
+        self.heads = None if self.tokens else spec.heads
+        size = spec.vocab_size if self.tokens else max((self.heads or {"": spec.num_classes}).values())
         self.logits = torch.nn.Parameter(torch.linspace(-2, 2, size, dtype=dtype))
 
     def forward(self, inputs):
+        if self.heads:
+            return {name: self.logits[:size].expand(len(inputs), -1) for name, size in self.heads.items()}
         shape = inputs.shape if self.tokens else inputs.shape[:1]
         return self.logits.expand(*shape, -1)
 
@@ -42,7 +52,7 @@ class Constant(torch.nn.Module):
 @pytest.fixture(params=registry.task.names())
 def task(request):
     entry = registry.task[request.param]
-    return entry.load()(small_data(entry.tags["kind"]))
+    return entry.load()(small_data(entry.tags["kind"], entry.name))
 
 
 def _whole(task):
@@ -82,7 +92,7 @@ def test_metrics_add_up_and_contain_the_monitored_one(task):
     assert task.mode in ("min", "max")
     assert all(name.startswith("eval/") for name in metrics)
     if getattr(task, "label_smoothing", 0.0) == 0.0:  # evaluations do not smooth
-        assert metrics["eval/loss"] == pytest.approx(float(task.losses(model, batch)["loss"]) / task.count(batch))
+        assert metrics["eval/loss"] == pytest.approx(float(sum(task.losses(model, batch).values())) / task.count(batch))
 
 
 @torch.no_grad()

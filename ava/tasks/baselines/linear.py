@@ -20,8 +20,9 @@ _ITERATIONS = 200
 def linear_model(data: Data, spec: ImageSpec) -> Baseline:
     """The accuracy on validation of scikit-learn's logistic regression, on un-augmented training pixels.
 
-    Each pixel is standardised; training images that are not finite are left out. At most 5,000 images of each split are used, evenly spread, and images larger than
-    16 x 16 are averaged down to that; the baseline's name says so where it happens. Fitting stops after 200 iterations.
+    Each pixel is standardised; training images that are not finite are left out. At most 5,000 images of each split are
+    used, evenly spread, and images larger than 16 x 16 are averaged down to that; the baseline's name says so where it
+    happens. Fitting stops after 200 iterations.
 
     Args:
         data: labelled images.
