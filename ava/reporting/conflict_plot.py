@@ -1,7 +1,7 @@
 """How the objectives of a run pulled against each other, as a picture: conflicts.png in the run directory.
 
-It is drawn from what the log has of each logged step: `cosine/A-B`, the cosine between the gradients of objectives A
-and B, and `weight/A`, what A's gradient was multiplied with.
+It is drawn from what the log has of each logged step: `surgery/cosine/A/B`, the cosine between the gradients of objectives A
+and B, and `surgery/weight/A`, what A's gradient was multiplied with.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ava.reporting import json_lines
 from ava.reporting.listener import Listener
 
 Row = Mapping[str, float]
-_COSINE, _WEIGHT = "cosine/", "weight/"
+_COSINE, _WEIGHT = "surgery/cosine/", "surgery/weight/"
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ def _column(rows: Sequence[Row], key: str) -> list[float]:
 
 
 def _pair(text: str, names: list[str]) -> tuple[str, str]:
-    """The two objectives of "A-B". Names may have hyphens of their own: known ones decide, else the middle hyphen."""
-    places = [place for place, character in enumerate(text) if character == "-"]
+    """The two objectives of "A/B". Names may have slashes of their own: known ones decide, else the middle slash."""
+    places = [place for place, character in enumerate(text) if character == "/"]
     splits = [(text[:place], text[place + 1 :]) for place in places] or [(text, "")]
     known = [split for split in splits if split[0] in names and split[1] in names]
     return known[0] if known else splits[len(splits) // 2]

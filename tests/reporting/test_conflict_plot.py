@@ -19,9 +19,9 @@ def log(num_objectives, steps, weights=True, names="abcdefgh"):
         row = {"step": step, "loss": 1.0}
         for i in range(num_objectives):
             if weights:
-                row[f"weight/{names[i]}"] = 1 + math.sin(i + step / 50) / 2
+                row[f"surgery/weight/{names[i]}"] = 1 + math.sin(i + step / 50) / 2
             for j in range(i + 1, num_objectives):
-                row[f"cosine/{names[i]}-{names[j]}"] = math.sin(3 * i + 5 * j + step / 90) * 0.8
+                row[f"surgery/cosine/{names[i]}/{names[j]}"] = math.sin(3 * i + 5 * j + step / 90) * 0.8
         rows.append(row)
     return rows
 
@@ -31,7 +31,7 @@ def begins_as_png(path):
 
 
 def test_rows_are_read_pair_by_pair():
-    found = read_conflicts([{"step": 5, "cosine/a-b": -0.5, "weight/a": 2.0}, {"step": 9, "cosine/a-b": 0.1}])
+    found = read_conflicts([{"step": 5, "surgery/cosine/a/b": -0.5, "surgery/weight/a": 2.0}, {"step": 9, "surgery/cosine/a/b": 0.1}])
     assert found.names == ["a", "b"]
     assert found.steps == [5, 9]
     assert found.cosines == {("a", "b"): [-0.5, 0.1]}
@@ -43,14 +43,14 @@ def test_rows_are_read_pair_by_pair():
 @pytest.mark.parametrize(
     ("weighed", "key", "pair"),
     [
-        (("next-byte", "kind"), "next-byte-kind", ("next-byte", "kind")),
-        (("a", "b-c"), "a-b-c", ("a", "b-c")),
-        ((), "top-left-low-right", ("top-left", "low-right")),
+        (("next/byte", "kind"), "next/byte/kind", ("next/byte", "kind")),
+        (("a", "b/c"), "a/b/c", ("a", "b/c")),
+        ((), "top/left/low/right", ("top/left", "low/right")),
     ],
     ids=["known first", "known second", "in the middle"],
 )
-def test_names_may_have_hyphens(weighed, key, pair):
-    row = {"step": 1, f"cosine/{key}": 0.5, **{f"weight/{name}": 1.0 for name in weighed}}
+def test_names_may_have_slashes(weighed, key, pair):
+    row = {"step": 1, f"surgery/cosine/{key}": 0.5, **{f"surgery/weight/{name}": 1.0 for name in weighed}}
     assert list(read_conflicts([row]).cosines) == [pair]
 
 
@@ -81,7 +81,7 @@ def test_only_the_pairs_most_in_conflict_are_named():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_what_is_not_finite_leaves_a_gap(tmp_path, bad):
-    rows = [{"step": 1, "cosine/a-b": bad, "weight/a": bad}, {"step": 2, "cosine/a-b": 0.5, "weight/a": 1.0}]
+    rows = [{"step": 1, "surgery/cosine/a/b": bad, "surgery/weight/a": bad}, {"step": 2, "surgery/cosine/a/b": 0.5, "surgery/weight/a": 1.0}]
     assert read_conflicts(rows).mean(("a", "b")) == 0.5
     draw(rows, tmp_path / "c.png")
     draw(rows[:1], tmp_path / "d.png")
