@@ -31,7 +31,8 @@ Main keys
   trainer.batch_size     samples of one step, over all ranks; trainer.accumulate cuts it into micro-batches
   trainer.eval_every     steps between evaluations; trainer.log_every between logged steps
   trainer.device         auto, cpu, cuda
-  trainer.clip_norm      threshold of the gradient norm; trainer.clip=none does not clip
+  trainer.clip           how gradients are limited (norm, zscore, none, ...); trainer.clip_norm its threshold
+  health.on_nonfinite    raise, skip or rollback at a gradient that is not finite; health.detail_every looks at layers
   optimizer.lr           learning rate; `ava list optimizers` names every option of every part
   scheduler.warmup_steps steps of warm-up, or a share of the training (0.05); `ava schedule` draws the whole schedule
   lr_finder.enabled      test first which learning rate is good, and train with it; `ava-find-lr` only tests
