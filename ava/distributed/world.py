@@ -22,6 +22,10 @@ from ava.errors import InputError
 
 T = TypeVar("T")
 
+_GROUPS: list[dist.ProcessGroup | None] = []
+"""Groups live as long as the process. One that dies with its last user, DDP's reducer, waits for its thread while it
+holds the interpreter's lock, and that thread may wait for the lock: both for ever."""
+
 
 @dataclass(frozen=True)
 class World:
@@ -144,6 +148,7 @@ def join(device: str, timeout_s: float = 600.0, backend: str = "auto") -> Iterat
         world_size=size,
         timeout=timedelta(seconds=timeout_s),
     )
+    _GROUPS.append(dist.group.WORLD)
     try:
         yield World(rank, size, chosen)
     finally:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ava.optimization.gradients.surgery.gram import gram_matrix
 from ava.optimization.gradients.surgery.ranks import Ranks
+from ava.optimization.optimizers.engines.batch import counter_dtype
 
 Row = list[Tensor | None]
 
@@ -32,8 +33,10 @@ class Comparison:
 
     @property
     def losses(self) -> Tensor:
-        """(T,) float64 on the CPU; of this rank."""
-        return torch.tensor([float(value) for value in self.values], dtype=torch.float64)
+        """(T,) float64 on the CPU, averaged over ranks; waits for the device once."""
+        wide = counter_dtype(self.values[0].device)
+        found = torch.stack([value.to(wide) for value in self.values]).to("cpu", torch.float64)
+        return self.ranks.total(found) / self.ranks.size
 
     def average(self, rows: list[Row], parameters: Sequence[Tensor]) -> list[Row]:
         """The rows averaged over all ranks, None where no rank reaches a parameter."""
