@@ -56,8 +56,9 @@ class TrainingFailed(RuntimeError):  # noqa: N818
 
 def nearest(name: str, known: Iterable[str], label: str = "{}") -> str | None:
     """The sentence "Did you mean ...?" for the known name closest to `name`, or None if none is close."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"Did you mean `{label.format(close[0])}`?" if close else None
+    by_lower = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)
+    return f"Did you mean `{label.format(by_lower[close[0]])}`?" if close else None
 
 
 def _shown(value: object, limit: int = 80) -> str:

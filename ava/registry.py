@@ -7,8 +7,7 @@ A part of Ava is a function or class under a decorator of this module, alone in 
         \"\"\"Three convolutions.\"\"\"
 
 What stands before the `/` comes from the frame, what stands after it from the configuration: its annotation
-says what is allowed, its default what is used when nothing is said. The tags (`kind` here) say which parts fit
-together.
+says what is allowed, its default what is used when nothing is said. Tags (`kind` here) say which parts fit together.
 
 Built-in parts are found by reading their files' syntax trees, so that help, completion and validation
 know every name and every option without importing torch. Plugins register as their module is imported.

@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from ava.bench import machine
 from ava.bench.health_arms import ARMS, Arm, Step
 from ava.bench.parameter_sets import SETS, ParameterSet
+from ava.bench.tables import show
 from ava.bench.trainings import positive
 
 COLUMNS = {
@@ -49,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         described = machine.describe()
     finally:
         torch.set_num_threads(threads)
-    _print(rows, described)
+    show(described, COLUMNS, WORDS, rows)
     if arguments.json:
         found = {"machine": described, "rows": rows}
         arguments.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
@@ -112,15 +111,3 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--rounds", type=positive, default=15, help="turns of each arm that count (default 15)")
     add("--json", type=Path, help="write the figures here as well")
     return parser.parse_args(argv)
-
-
-def _print(rows: list[dict[str, Any]], title: str) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)  # a file has no width to fit
-    table = Table(title=title, title_justify="left")
-    for key, heading in COLUMNS.items():
-        table.add_column(heading, no_wrap=key in WORDS, justify="left" if key in WORDS else "right")
-    for row in rows:
-        table.add_row(*("" if row[key] is None else str(row[key]) for key in COLUMNS))
-    console.print(table)

@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
@@ -35,6 +34,7 @@ from ava import registry
 from ava.bench import machine
 from ava.bench.multitask_statistics import gain, interval, mean_scores, paired_gains
 from ava.bench.multitask_trainings import METRICS, Entrant, Outcome, train
+from ava.bench.tables import console
 from ava.bench.trainings import positive
 from ava.errors import InputError, nearest
 
@@ -167,9 +167,6 @@ def _row(
 
 
 def _print(rows: list[dict[str, Any]], title: str) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)  # a file has no width to fit
     table = Table(title=f"{title}; {machine.describe()}", title_justify="left")
     table.add_column("surgery", no_wrap=True)
     headings = [metric.removeprefix("eval/").replace("_", " ") for metric in METRICS.values()]
@@ -182,5 +179,5 @@ def _print(rows: list[dict[str, Any]], title: str) -> None:
         cells += ["", ""] if is_base else [f"{100 * row['gain']:+.2f}", f"+-{100 * row['margin']:.2f}"]
         cells += ["" if row["conflicts"] is None else f"{row['conflicts']:.2f}"]
         table.add_row(row["label"], *cells, row["overrides"].rpartition("=")[2], "" if is_base else row["verdict"])
-    console.print(table)
-    console.print("scalarisation: " + next(row["overrides"] for row in rows if row["label"] == "scalarisation"))
+    console().print(table)
+    console().print("scalarisation: " + next(row["overrides"] for row in rows if row["label"] == "scalarisation"))

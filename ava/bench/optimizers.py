@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from ava.bench import gradients, machine, optimizer_options
 from ava.bench.parameter_sets import SETS, ParameterSet
 from ava.bench.rules import RULES, choose_arms
 from ava.bench.steps import Measured, compare
+from ava.bench.tables import console, show
 from ava.errors import InputError, nearest
 
 COLUMNS = {
@@ -122,14 +121,6 @@ def _row(parameter_set: ParameterSet, result: Measured) -> dict[str, Any]:
 
 
 def _print(columns: dict[str, str], rows: list[dict[str, Any]], missing: list[str]) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)  # a file has no width to fit
-    table = Table(title=machine.describe(), title_justify="left")
-    for key, heading in columns.items():
-        table.add_column(heading, no_wrap=key in WORDS, justify="left" if key in WORDS else "right")
-    for row in rows:
-        table.add_row(*("" if row[key] is None else str(row[key]) for key in columns))
-    console.print(table)
+    show(machine.describe(), columns, WORDS, rows)
     for line in missing:
-        console.print(f"Not measured: {line}", markup=False)
+        console().print(f"Not measured: {line}", markup=False)

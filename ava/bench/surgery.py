@@ -23,12 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from ava.bench import machine, surgery_gate
 from ava.bench.surgery_arms import BASE, TARGETS, Arm, Step, arms
 from ava.bench.surgery_scenes import TRUNKS, Scene, fan
+from ava.bench.tables import show
 from ava.bench.trainings import positive
 from ava.bench.turns import Cost
 from ava.errors import InputError, nearest
@@ -59,10 +58,10 @@ def main(argv: list[str] | None = None) -> int:
     rows: list[dict[str, Any]] = []
     if arguments.gate:
         rows = surgery_gate.measure(arguments.steps, arguments.seeds)
-        show(surgery_gate.COLUMNS, rows)
+        show(machine.describe(), surgery_gate.COLUMNS, WORDS, rows)
     for tasks in [] if arguments.gate else arguments.tasks:
         rows += measure(list(arms(arguments.methods, arguments.peers)), tasks, arguments.trunk, arguments.rounds)
-        show(COLUMNS, [row for row in rows if row["tasks"] == tasks])
+        show(machine.describe(), COLUMNS, WORDS, [row for row in rows if row["tasks"] == tasks])
     if arguments.json:
         found = {"machine": machine.describe(), "trunk": arguments.trunk, "rows": rows}
         arguments.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
@@ -112,19 +111,6 @@ def peak(step: Step, scene: Scene) -> int:
     return highest
 
 
-def show(columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
-    """Print a table."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)  # a file has no width to fit
-    table = Table(title=machine.describe(), title_justify="left")
-    for key, heading in columns.items():
-        table.add_column(heading, no_wrap=key in WORDS, justify="left" if key in WORDS else "right")
-    for row in rows:
-        table.add_row(*("" if row[key] is None else str(row[key]) for key in columns))
-    console.print(table)
-
-
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="ava bench surgery", description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
@@ -143,9 +129,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 def _at_least_two(text: str) -> int:
     """A number of objectives."""
-    if (number := int(text)) < 2:
-        raise ValueError(text)
-    return number
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text} objectives cannot be in conflict: at least 2")
+    return int(text)
 
 
 def _turn(step: Step, count: int) -> tuple[float, float]:

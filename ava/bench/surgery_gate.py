@@ -18,8 +18,9 @@ from torch.nn import functional
 
 from ava.bench.surgery_scenes import trunk
 from ava.optimization.gradients.surgery.binding import bind
+from ava.optimization.gradients.surgery.cosines import cosines
 from ava.optimization.gradients.surgery.entrance import last_parameters
-from ava.optimization.gradients.surgery.gate import ConflictGate, cosines
+from ava.optimization.gradients.surgery.gate import ConflictGate
 from ava.optimization.gradients.surgery.gram import combine, gram_matrix
 from ava.optimization.gradients.surgery.graph import divide
 from ava.optimization.gradients.surgery.objectives import Objectives

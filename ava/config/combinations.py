@@ -78,7 +78,12 @@ def _clip(config: Config) -> Iterator[InputError]:
         yield InputError(problem, key="trainer.clip_norm", value=trainer.clip_norm, hint="Leave it out.")
     elif trainer.clip_norm is not None:
         check_fields("trainer", threshold, {"clip_norm": trainer.clip_norm}, problems, lambda key: None)
-    check_fields("trainer.clip_options", fields, trainer.clip_options, problems, lambda key: nearest(key, fields))
+
+    def hint(path: str) -> str | None:
+        key = path.rpartition(".")[2]
+        return "Say `trainer.clip_norm=...`." if key in threshold else nearest(key, fields)
+
+    check_fields("trainer.clip_options", fields, trainer.clip_options, problems, hint)
     yield from problems
 
 

@@ -87,7 +87,7 @@ def compose_raw(overrides: Sequence[str], config_dirs: Sequence[Path] = (), base
             "only the command line can name plugins.", key="plugins", value=unresolved["plugins"],
             hint="Add `plugins=[...]` to the command.",
         )  # fmt: skip
-    return Composed(tuple(parsed), groups, unresolved, _fold_clip(_fold_path(resolved)))
+    return Composed(tuple(parsed), groups, unresolved, _fold_clip(_fold_path(resolved), parsed))
 
 
 def _fitting_task(parsed: Sequence[Override], groups: frozenset[str]) -> list[str]:
@@ -143,9 +143,13 @@ def _fold_path(resolved: dict[str, Any]) -> dict[str, Any]:
     return resolved | {"data": data | {"path": path}}
 
 
-def _fold_clip(resolved: dict[str, Any]) -> dict[str, Any]:
+def _fold_clip(resolved: dict[str, Any], parsed: Sequence[Override]) -> dict[str, Any]:
     """Move the shorthand `clip` to where it belongs, `trainer.clip`."""
     clip, trainer = resolved.pop("clip", None), resolved.get("trainer")
     if clip is None or not isinstance(trainer, dict):
         return resolved
+    if trainer.get("clip") != clip and any(override.key_or_group == "trainer.clip" for override in parsed):
+        raise InputError(
+            f"trainer.clip={trainer['clip']} says something else.", key="clip", value=clip, hint="Give one."
+        )
     return resolved | {"trainer": trainer | {"clip": clip}}

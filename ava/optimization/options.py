@@ -1,15 +1,16 @@
-"""Checks one option against the annotation of its parameter, as the configuration would."""
+"""Checks options against the annotations of their parameters, as the configuration would."""
 
 from __future__ import annotations
 
 import math
 import types
 import typing
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from ava.errors import InputError
+from ava.errors import InputError, nearest
 
 _SIGNS = {Gt: ("above", "gt"), Ge: ("at least", "ge"), Lt: ("below", "lt"), Le: ("at most", "le")}
 
@@ -31,6 +32,24 @@ def check(name: str, value: Any, annotation: Any) -> Any:
     if not _is_allowed(value, annotation):
         raise InputError(f"must be {describe(annotation)}.", key=name, value=value)
     return _convert(value, annotation)
+
+
+def check_all(whose: str, options: Mapping[str, Any], annotations: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as their annotations' types.
+
+    Args:
+        whose: for the message, such as "clip norm".
+        options: what was given.
+        annotations: of all options that there are.
+
+    Raises:
+        InputError: there is no such option, or the value is not allowed.
+    """
+    for key in options:
+        if key not in annotations:
+            problem = f"{whose} has no option {key!r}; it has: {', '.join(annotations) or 'none'}."
+            raise InputError(problem, hint=nearest(key, annotations))
+    return {key: check(key, value, annotations[key]) for key, value in options.items()}
 
 
 def describe(annotation: Any) -> str:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ava.checkpoint import atomic
-from ava.reporting.conflict_plot import Conflicts
+from ava.reporting.conflicts import Conflicts
 
 _COLOURS = ("#1f5f8b", "#d1495b", "#2e8b57", "#8a5bb5", "#e08e27", "#17a2a2", "#a0522d", "#5b6770")
 _PALE, _BLANK = "#c8ccd0", "#e9ebed"

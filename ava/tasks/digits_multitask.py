@@ -5,7 +5,7 @@
     reconstruction    the picture before it was turned and noise was laid over it: 10 times its relative squared error
 
 The conflict is real: a multi-layer perceptron of width 32 names the upper left digit of 78 % of the pictures, and the
-lower right one of 80 %, when that is all it learns, and of 61 and 63 % when it learns all four (`ava bench multitask`).
+lower right one of 79 %, when that is all it learns, and each of 61 % when it learns all four (`ava bench multitask`).
 """
 
 from __future__ import annotations

@@ -89,18 +89,22 @@ class NonFinite:
             f"{_some(self.samples)} of the training data (epoch {self.start.epoch}, from place {self.start.sample})."
         )
 
-    def remedy(self) -> str:
-        """What to try."""
+    def remedy(self, may_skip: bool = True) -> str:
+        """What to try.
+
+        Args:
+            may_skip: whether leaving such steps out has not been tried yet.
+        """
         if all(math.isfinite(value) for value in self.losses.values()):
             return (
                 "The loss itself is finite, so it is an operation of the backward pass: `health.anomaly=true` names "
                 "it. If training was diverging, a lower optimizer.lr or more scheduler.warmup_steps help."
             )
-        many = self.in_a_row > 1
+        skip = " or leave them out: health.on_nonfinite=skip" if may_skip else ""
         return (
-            f"`health.anomaly=true` names the operation that makes the first NaN. If it is the data, look at these "
-            f"samples{'' if many else ' or leave them out: health.on_nonfinite=skip'}; if training was diverging, a "
-            "lower optimizer.lr, more scheduler.warmup_steps or a lower trainer.clip_norm help."
+            "`health.anomaly=true` names the operation that makes the first NaN. If it is the data, look at these "
+            f"samples{skip}; if training was diverging, a lower optimizer.lr, more scheduler.warmup_steps or a lower "
+            "trainer.clip_norm help."
         )
 
 

@@ -38,14 +38,14 @@ class Rescue:
         self.run, self.folder, self.listeners, self.incidents = run, folder, listeners, incidents
         self._kept: Snapshot | None = None
         self._random: dict[str, Any] = {}
-        self._step = run.step
+        self._step, self._unheard = run.step, list(run.unheard)
 
     def keep(self) -> None:
         """Remember the run as it stands, where a rollback may want it; called where everything is known to be sound."""
         if self.run.watch.on_nonfinite != "rollback":
             return
-        self._kept, self._random, self._step = _snapshot(self.run), rng.capture(), self.run.step
-        self.run.rollbacks = 0
+        self._kept, self._random = _snapshot(self.run), rng.capture()
+        self._step, self._unheard = self.run.step, list(self.run.unheard)
 
     def is_sound(self, journal: Journal) -> bool:
         """Read what the device knows and answer steps whose gradient was not finite; False if the run went back.
@@ -56,6 +56,7 @@ class Rescue:
         journal.fetch()
         wrong = journal.take_nonfinite()
         if not wrong:
+            self.run.rollbacks = 0
             return True
         watch = self.run.watch
         if watch.on_nonfinite == "raise":
@@ -80,7 +81,7 @@ class Rescue:
         assert self._kept is not None
         self._kept.restore()
         rng.restore(self._random)
-        self.run.step, self.run.unheard, self.run.nonfinite_in_a_row = self._step, [], 0
+        self.run.step, self.run.unheard, self.run.nonfinite_in_a_row = self._step, list(self._unheard), 0
 
     def _note(self, one: NonFinite, action: str) -> None:
         """All of it for the incidents; for those who watch what fits a line."""
@@ -98,11 +99,13 @@ class Rescue:
         watch, said = self.run.watch, ""
         if gave_up:
             what = (
-                "steps in a row were not finite" if watch.on_nonfinite == "skip" else "rollbacks in a row did not help"
+                "steps in a row were not finite" if watch.on_nonfinite == "skip" else "rollbacks in a row were needed"
             )
             said = f"more than health.max_consecutive={watch.max_consecutive} {what}; in the last "
         go_on = "" if latest(self.folder / "checkpoints") is None else " Continue from the last checkpoint."
-        raise TrainingFailed(f"{said}{one.sentence()} {one.remedy()}{go_on}", step=one.step, incidents=path)
+        raise TrainingFailed(
+            f"{said}{one.sentence()} {one.remedy(may_skip=not gave_up)}{go_on}", step=one.step, incidents=path
+        )
 
 
 def _snapshot(run: Run) -> Snapshot:

@@ -23,6 +23,7 @@ from ava.optimization.gradients.health.measurement import Measurement
 from ava.optimization.learning_rate.factors import Phase
 from ava.optimization.optimizers.wrappers.sam import kept_buffers
 from ava.training import curvature
+from ava.training.buffers import KeptBuffers
 from ava.training.detail import CloseLook, watched
 from ava.training.state import Run
 
@@ -68,6 +69,7 @@ def training_step(run: Run, window: Window, stop: bool = False) -> StepReport:
     total, stop = _agree(run, window, stop)
     weight = 1.0 / total if window.counted else 0.0
     look = CloseLook(run, window, total) if run.watch.wants_detail(run.step + 1) else None
+    buffers = KeptBuffers(run.model)
     losses = _accumulate(run, window, weight, look)
     replaced = _sharpen(run, window, weight)
     found = _measure(run, replaced)
@@ -76,10 +78,11 @@ def training_step(run: Run, window: Window, stop: bool = False) -> StepReport:
     with _guarded(run, found) as skipped:
         curvature.refresh(run, window)
         _update(run, scale=_clip(run, found))
+    buffers.put_back(found.found_inf)
     run.scheduler.step(skipped)
     if run.ema is not None:
         run.ema.update(skipped)
-    _look_back(run, window, weight)
+    _look_back(run, window, weight, skipped)
     detail = None if look is None else look.after_step()
     run.step += 1
     run.position = window.position
@@ -199,9 +202,12 @@ def _without_sync(run: Run, last: bool) -> AbstractContextManager[None]:
     return network.no_sync() if isinstance(network, DistributedDataParallel) and not is_last else nullcontext()
 
 
-def _look_back(run: Run, window: Window, weight: float) -> None:
+def _look_back(run: Run, window: Window, weight: float, skipped: torch.Tensor | bool) -> None:
     """Tell a method that learns from what its step did to the losses of the same samples (FAMO)."""
-    if run.surgery is None or not run.surgery.wants_hindsight:
+    if run.surgery is None:
+        return
+    run.surgery.conclude(skipped)
+    if not run.surgery.wants_hindsight:
         return
     sums: dict[str, torch.Tensor] = {}
     random = rng.capture()

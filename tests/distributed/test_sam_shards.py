@@ -1,10 +1,8 @@
 """SAM's norm is over all shards: two ranks that each hold half of the weights move them as one process does."""
 
-import os
-import subprocess
-import sys
-
 import pytest
+
+from tests.distributed.two_ranks import run_on_two_ranks
 
 pytestmark = pytest.mark.xdist_group("ranks")  # two launchers at once may choose the same port
 
@@ -41,11 +39,4 @@ os._exit(0)  # gloo's threads now and then abort an interpreter that ends in the
 
 
 def test_the_norm_is_over_all_shards(tmp_path):
-    (tmp_path / "shards.py").write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    done = subprocess.run(
-        [*command, str(tmp_path / "shards.py")],
-        capture_output=True, text=True, check=False, env=environment, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    run_on_two_ranks(SCRIPT, tmp_path)

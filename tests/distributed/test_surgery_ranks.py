@@ -1,10 +1,8 @@
 """Surgery over ranks is that of one process: rows are averaged, and all ranks decide alike, to the bit."""
 
-import os
-import subprocess
-import sys
-
 import pytest
+
+from tests.distributed.two_ranks import run_on_two_ranks
 
 pytestmark = pytest.mark.xdist_group("ranks")  # two launchers at once may choose the same port
 
@@ -138,11 +136,4 @@ for wrap in (wrap_root, wrap_layers):
 
 @pytest.mark.parametrize("body", [REPLICAS, SHARDS], ids=["replicas", "shards"])
 def test_two_ranks_do_what_one_process_does(body, tmp_path):
-    (tmp_path / "ranks.py").write_text(START + body + END)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    done = subprocess.run(
-        [*command, str(tmp_path / "ranks.py")],
-        capture_output=True, text=True, check=False, env=environment, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    run_on_two_ranks(START + body + END, tmp_path)

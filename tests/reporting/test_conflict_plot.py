@@ -8,7 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from ava.reporting.conflict_figure import figure
-from ava.reporting.conflict_plot import ConflictPlot, draw, read_conflicts
+from ava.reporting.conflict_plot import ConflictPlot, draw
+from ava.reporting.conflicts import read_conflicts
 from ava.reporting.metrics import MetricsLog
 
 
@@ -31,7 +32,8 @@ def begins_as_png(path):
 
 
 def test_rows_are_read_pair_by_pair():
-    found = read_conflicts([{"step": 5, "surgery/cosine/a/b": -0.5, "surgery/weight/a": 2.0}, {"step": 9, "surgery/cosine/a/b": 0.1}])
+    first, second = {"surgery/cosine/a/b": -0.5, "surgery/weight/a": 2.0}, {"surgery/cosine/a/b": 0.1}
+    found = read_conflicts([{"step": 5, **first}, {"step": 9, **second}])
     assert found.names == ["a", "b"]
     assert found.steps == [5, 9]
     assert found.cosines == {("a", "b"): [-0.5, 0.1]}
@@ -81,7 +83,8 @@ def test_only_the_pairs_most_in_conflict_are_named():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_what_is_not_finite_leaves_a_gap(tmp_path, bad):
-    rows = [{"step": 1, "surgery/cosine/a/b": bad, "surgery/weight/a": bad}, {"step": 2, "surgery/cosine/a/b": 0.5, "surgery/weight/a": 1.0}]
+    values = [(1, bad, bad), (2, 0.5, 1.0)]
+    rows = [{"step": step, "surgery/cosine/a/b": cosine, "surgery/weight/a": w} for step, cosine, w in values]
     assert read_conflicts(rows).mean(("a", "b")) == 0.5
     draw(rows, tmp_path / "c.png")
     draw(rows[:1], tmp_path / "d.png")

@@ -84,6 +84,24 @@ def test_a_skipped_step_changes_nothing(extra):
     assert clean.scheduler.state_dict().keys() == run.scheduler.state_dict().keys()
 
 
+@pytest.mark.parametrize("extra", [(), ("optimizer.sam_rho=0.05",), ("trainer.accumulate=2",)])
+def test_a_skipped_step_leaves_the_statistics_of_batch_norm(extra):
+    """One sample that is not a number would make the running means so, and with them every evaluation to come."""
+    run, _ = damaged_run("model=resnet", "model.norm=batch", "model.width=8", "trainer.ema_decay=0.9", *extra)
+    run.network.train()
+    windows, bad = run.loader.windows(run.position), step_of(run, BAD)
+    run.position = dataclasses.replace(run.position, sample=(bad - 2) * 32)
+    windows = run.loader.windows(run.position)
+    training_step(run, next(windows))
+    before = copy.deepcopy(run.state())
+    assert training_step(run, next(windows)).health.found_inf == 1
+    for section in ("model", "ema"):
+        assert_same(before[section], run.state()[section])
+    training_step(run, next(windows))
+    assert not torch.equal(before["model"]["stem.1.running_mean"], run.model.stem[1].running_mean)
+    assert all(buffer.isfinite().all() for buffer in run.model.buffers())
+
+
 def assert_same(a, b):
     if isinstance(a, torch.Tensor):
         assert torch.equal(a, b)
@@ -112,7 +130,7 @@ def test_raise_names_the_layer_the_samples_and_what_to_try(tmp_path):
 
 def test_more_than_so_many_in_a_row_end_the_run(tmp_path):
     everything = range(898)
-    with pytest.raises(TrainingFailed, match=r"more than health.max_consecutive=3 steps in a row were not finite") as caught:
+    with pytest.raises(TrainingFailed, match=r"health.max_consecutive=3 steps in a row were not finite") as caught:
         trained(
             tmp_path, "health.on_nonfinite=skip", "health.max_consecutive=3", "trainer.max_steps=60", bad=everything
         )
@@ -139,13 +157,20 @@ def test_rollback_returns_to_the_last_reading_and_goes_on_with_other_samples(tmp
 
 
 def test_rollback_gives_up_when_it_does_not_help(tmp_path):
-    with pytest.raises(TrainingFailed, match="health.max_consecutive=2"):
+    with pytest.raises(TrainingFailed, match=r"health\.max_consecutive=2"):
         trained(
             tmp_path, "health.on_nonfinite=rollback", "health.max_consecutive=2", "trainer.max_steps=60", bad=range(898)
         )
     actions = [incident["action"] for incident in IncidentLog(tmp_path / "incidents.jsonl").read()]
     assert actions.count("rollback") == 8
     assert actions[-1] == "raise"
+
+
+@pytest.mark.parametrize("answer", ["skip", "rollback"])
+def test_who_skips_already_is_not_told_to(tmp_path, answer):
+    with pytest.raises(TrainingFailed, match=r"health\.max_consecutive=0") as caught:
+        trained(tmp_path, f"health.on_nonfinite={answer}", "health.max_consecutive=0", bad=range(898))
+    assert "look at these samples; if training was diverging" in str(caught.value)
 
 
 def test_what_is_measured_is_logged(tmp_path):
@@ -159,3 +184,29 @@ def test_what_is_measured_is_logged(tmp_path):
     _, rows, _ = trained(tmp_path / "none", "trainer.max_steps=8", "health.statistics=false", bad=())
     assert not any(key.startswith("grad/") for row in rows for key in row)
     assert json.dumps(rows)
+
+
+@pytest.mark.parametrize("method", ["famo", "gradnorm", "uncertainty", "pcgrad"])
+def test_surgery_forgets_a_skipped_step(method, monkeypatch):
+    """All losses are finite, and a gradient is not: what the method learned from that step is taken back."""
+    run, _ = small_run(
+        "task=digits_multitask", "model=mlp", "model.width=8", f"surgery={method}", "trainer.max_steps=9"
+    )
+    windows = run.loader.windows(run.position)
+    for _ in range(2):
+        training_step(run, next(windows))
+    before = copy.deepcopy(run.surgery.state_dict())
+    plain = type(run.task).losses
+
+    def losses(self, model, batch):
+        parts = plain(self, model, batch)
+        zero = next(model.parameters()).flatten()[0] * 0
+        return {name: part + zero.sqrt() for name, part in parts.items()}
+
+    monkeypatch.setattr(type(run.task), "losses", losses)
+    assert training_step(run, next(windows)).health.found_inf == 1
+    after = run.surgery.state_dict()
+    assert_same(before | {"step": 3}, after)
+    monkeypatch.undo()
+    training_step(run, next(windows))
+    assert weights(run).isfinite().all()

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ava import registry
-from ava.errors import InputError, nearest
+from ava.errors import InputError
 from ava.optimization.learning_rate.factors import Shape
 from ava.optimization.learning_rate.warmup import Warmup, warmed_up
-from ava.optimization.options import check
+from ava.optimization.options import check_all
 from ava.registry import Fraction, Length, NonNegativeFloat
 
 Metric = Literal["loss", "eval"]
@@ -56,11 +56,7 @@ def course(name: str, **options: Any) -> Course:
         InputError: no schedule has the name, or it has no such option, or the value is not allowed.
     """
     entry = registry.scheduler[name]
-    for key in options:
-        if key not in entry.parameters:
-            problem = f"{name} has no option {key!r}; it has: {', '.join(entry.parameters)}."
-            raise InputError(problem, hint=nearest(key, list(entry.parameters)))
-    checked = {key: check(key, value, entry.parameters[key][0]) for key, value in options.items()}
+    checked = check_all(name, options, {key: kind for key, (kind, _) in entry.parameters.items()})
     own = {key: value for key, value in checked.items() if key not in entry.shared}
     metric: Metric | None = entry.tags.get("metric")
     shape = entry.load()(**own) if metric else functools.partial(entry.load(), **own)

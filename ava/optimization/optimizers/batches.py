@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ava.optimization.optimizers.composition import extend
-from ava.optimization.optimizers.engines.batch import Batch, Totals, compute_dtype, counter_dtype, local
+from ava.optimization.optimizers.engines.batch import Batch, Totals, compute_dtype, local, wide_dtype
 from ava.optimization.optimizers.sentence import (
     ByShape,
     Sentence,
@@ -193,5 +193,5 @@ def common_values(sentence: Sentence, group: Group, device: torch.device) -> Tot
     for slot in common_slots(sentence):
         if not isinstance(group.get(slot.name), Tensor):
             number = group[slot.start] if isinstance(slot.start, str) else slot.start
-            group[slot.name] = torch.full((), number, dtype=counter_dtype(device), device=device)
+            group[slot.name] = torch.full((), number, dtype=wide_dtype(device), device=device)
     return {slot.name: group[slot.name] for slot in common_slots(sentence)}

@@ -176,3 +176,13 @@ def test_late_groups_are_watched_and_a_dead_optimizer_watches_nothing():
     assert reference() is None
     late.sum().backward()
     assert torch.equal(late.grad, torch.ones(2))
+
+
+def test_gradients_whose_squares_overflow_are_finite():
+    weight = nn.Parameter(torch.ones(4))
+    optimizer = get_optimizer("lion")([weight], lr=0.5, weight_decay=0.0, fused_backward=True)
+    (weight * 1e25).sum().backward()
+    found = optimizer.fused.measurement()
+    assert float(found.norm) == pytest.approx(2e25)
+    assert float(found.found_inf) == 0
+    torch.testing.assert_close(weight.detach(), torch.full((4,), 0.5))

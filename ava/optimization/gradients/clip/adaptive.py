@@ -16,8 +16,7 @@ from torch.distributed.tensor import DTensor
 from ava.optimization.gradients.clip.limit import limit
 from ava.optimization.gradients.health.measurement import Measurement
 from ava.optimization.gradients.health.shards import Ranks, total
-from ava.optimization.gradients.health.statistics import wide_dtype
-from ava.optimization.optimizers.engines.batch import compute_dtype, local
+from ava.optimization.optimizers.engines.batch import compute_dtype, local, wide_dtype
 from ava.registry import PositiveFloat, clip
 
 

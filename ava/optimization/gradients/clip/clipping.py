@@ -19,11 +19,11 @@ from typing import Any, cast
 from torch import Tensor
 
 from ava import registry
-from ava.errors import InputError, nearest
+from ava.errors import InputError
 from ava.optimization.gradients.health.measure import measure
 from ava.optimization.gradients.health.measurement import Measurement
 from ava.optimization.gradients.health.scale import scale_
-from ava.optimization.options import check
+from ava.optimization.options import check_all
 
 Clip = Callable[[Measurement], Tensor | None]
 """Decides: the factor for all gradients, 0-dim, at most 1; None where they are left alone or were changed in place."""
@@ -39,7 +39,9 @@ def bind(name: str, **options: Any) -> Clip:
     Raises:
         InputError: no clip has the name, or it has no such option, or the value is not allowed.
     """
-    builder, checked = registry.clip[name].load(), _checked(name, options)
+    entry = registry.clip[name]
+    checked = check_all(f"clip {name}", options, {key: kind for key, (kind, _) in entry.parameters.items()})
+    builder = entry.load()
     if inspect.isclass(builder):
         return cast(Clip, builder(**checked))
     return lambda measured: builder(measured, **checked)
@@ -74,7 +76,7 @@ class Clipping:
             InputError: the options cannot be, or come too late.
         """
         clip = self._with(options) if options else self.clip
-        measured = measure(list(parameters))
+        measured = measure(parameters)
         factor = clip(measured)
         if factor is not None:
             scale_(measured, factor)
@@ -105,12 +107,3 @@ class Clipping:
             problem = f"clip {self.name} remembers the steps before, so its options are given once."
             raise InputError(problem, hint=f"Write `clip = get_clip({self.name!r}, {given})`, then `clip(parameters)`.")
         return bind(self.name, **{**self.options, **options})
-
-
-def _checked(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    known = registry.clip[name].parameters
-    for key in options:
-        if key not in known:
-            problem = f"clip {name} has no option {key!r}; it has: {', '.join(known) or 'none'}."
-            raise InputError(problem, hint=nearest(key, known))
-    return {key: check(key, value, known[key][0]) for key, value in options.items()}

@@ -24,7 +24,8 @@ class ZScore:
         mu <- alpha mu + (1 - alpha) n,  sigma^2 <- alpha sigma^2 + (1 - alpha) (n - mu)^2
 
     The larger the spike, the nearer to the mean it is brought. The first `warmup` norms only give the mean and the
-    variance to start from. A norm that is not finite leaves both as they are.
+    variance to start from. A norm that is not finite, or whose square is beyond
+    float32, leaves both as they are.
 
     Args:
         clip_norm: the z-score above which is clipped.
@@ -68,10 +69,12 @@ class ZScore:
         """Mean and variance with the norm: of all so far during the warmup, then moving; unchanged if not finite."""
         mean, variance, seen = memory["mean"], memory["variance"], memory["seen"]
         number = norm.to(mean.dtype)
-        is_warm, is_usable = seen >= self.warmup, torch.isfinite(number)
+        is_warm = seen >= self.warmup
         weight = torch.where(is_warm, 1 - self.alpha, 1 / (seen + 1))
         new_mean = mean + weight * (number - mean)
         # Plain variance is updated with both means, the paper's moving one with the new mean alone.
         spread = (number - new_mean) * torch.where(is_warm, number - new_mean, number - mean)
         new = {"mean": new_mean, "variance": variance + weight * (spread - variance), "seen": seen + 1}
+        # A norm whose square is beyond the variance's type would make that infinite, and no norm a spike ever after.
+        is_usable = torch.isfinite(number) & torch.isfinite(new["variance"])
         return {name: torch.where(is_usable, new[name], memory[name]) for name in memory}

@@ -169,6 +169,8 @@ class AnomalyWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _came_in(self, call: _Call, inputs: list[Span]) -> NonFiniteOperation:
         held = [f"`{name}`" for name, value in self.batch.items() if any(s.has_nan for s in _spans(value))]
         carrier = f"the batch's {', '.join(held)}" if held else "a constant or a tensor from before this step"
+        if not held and self._has_run and not self._path and _has_other_ranks():
+            carrier = "the gradients that another rank sent, whose own message names the operation"
         return NonFiniteOperation(
             carrier, "NaN", "input", module=call.module, place=call.place, source=call.source, inputs=tuple(inputs)
         )
@@ -242,6 +244,12 @@ def _span(leaf: Tensor) -> Span:
         ends[0], ends[1], bool((finite == 0).any()), bool(torch.isnan(part).any()), bool(torch.isinf(part).any()),
         tuple(leaf.shape), str(leaf.dtype).removeprefix("torch."),
     )  # fmt: skip
+
+
+def _has_other_ranks() -> bool:
+    """Whether gradients may be exchanged within the backward pass."""
+    ranks = torch.distributed
+    return ranks.is_available() and ranks.is_initialized() and ranks.get_world_size() > 1
 
 
 def _outside_torch(frame: FrameType | None) -> tuple[str | None, str]:

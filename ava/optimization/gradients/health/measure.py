@@ -20,8 +20,8 @@ from torch import Tensor
 from ava.errors import InputError
 from ava.optimization.gradients.health import native, shards
 from ava.optimization.gradients.health.measurement import Measurement
-from ava.optimization.gradients.health.statistics import Gathered, gather, nothing, summarise, wide_dtype
-from ava.optimization.optimizers.engines.batch import local
+from ava.optimization.gradients.health.statistics import Gathered, gather, nothing, summarise
+from ava.optimization.optimizers.engines.batch import local, wide_dtype
 
 Kind: TypeAlias = tuple[torch.device, bool, shards.Ranks]
 """Device, whether the elements are float64, and the ranks among which they are cut."""
@@ -46,20 +46,21 @@ class _Found:
 
 
 @torch.no_grad()
-def measure(parameters: Iterable[Tensor], *, statistics: bool = False) -> Measurement:
+def measure(parameters: Tensor | Iterable[Tensor], *, statistics: bool = False) -> Measurement:
     """Measure the gradients of parameters, over all shards; nothing is read by the host.
 
     A DTensor's gradient that ranks hold as summands (Partial) is summed first, and `.grad` holds the sum afterwards.
 
     Args:
-        parameters: of any floating-point types, devices and meshes; those without a gradient are left out.
+        parameters: one or several, of any floating-point types, devices and meshes; those without a gradient are left
+            out.
         statistics: whether to take mean, deviation, extremes and zeros as well.
 
     Returns:
         What was found, on the gradients' device: an accelerator, if any of them is on one. No gradients have norm 0.
 
     Raises:
-        InputError: a gradient is sparse or complex.
+        InputError: a gradient is sparse or complex, or something has none because it is no tensor.
     """
     owners, gradients = _with_gradient(parameters)
     if not gradients:
@@ -75,13 +76,17 @@ def measure(parameters: Iterable[Tensor], *, statistics: bool = False) -> Measur
     return Measurement(owners, gradients, found.norms, found.norm, found.found_inf, told)
 
 
-def _with_gradient(parameters: Iterable[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+def _with_gradient(parameters: Tensor | Iterable[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """The parameters that have a gradient, and the gradients."""
     owners, gradients = [], []
-    for parameter in parameters:
-        if (gradient := parameter.grad) is not None:
-            owners.append(parameter)
-            gradients.append(gradient)
+    try:
+        for parameter in [parameters] if isinstance(parameters, Tensor) else parameters:
+            if (gradient := parameter.grad) is not None:
+                owners.append(parameter)
+                gradients.append(gradient)
+    except (AttributeError, TypeError) as error:
+        what = f"gradients are those of a model or of parameters; this is something else: {error}."
+        raise InputError(what, hint="Pass model.parameters(), not names or numbers.") from error
     return owners, gradients
 
 

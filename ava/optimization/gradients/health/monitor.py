@@ -12,6 +12,7 @@ The trainer takes the same measurement (`measure`) without waiting for its numbe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TypedDict
 
@@ -32,18 +33,18 @@ class GradientHealth(TypedDict):
     """Of all elements of all gradients together, before clipping.
 
     Where a check is switched off, `has_nan` and `has_inf` are False, and what describes the distribution, from `mean`
-    on, is None.
+    on, is nan, which prints as any number does.
     """
 
     has_nan: bool
     has_inf: bool
     norm: float
-    mean: float | None
-    std: float | None
-    max: float | None
-    min: float | None
-    num_zeros: int | None
-    sparsity: float | None
+    mean: float
+    std: float
+    max: float
+    min: float
+    num_zeros: int | float
+    sparsity: float
 
 
 class GradientHealthMonitor:
@@ -58,7 +59,7 @@ class GradientHealthMonitor:
         distribution_check: whether to report mean, deviation, extremes and zeros.
 
     Raises:
-        InputError: `max_norm` is not above 0.
+        InputError: `max_norm` is not above 0, or a check is neither on nor off.
 
     Reference: Pascanu et al. 2013, https://arxiv.org/abs/1211.5063
     """
@@ -71,7 +72,9 @@ class GradientHealthMonitor:
         distribution_check: bool = True,
     ) -> None:
         self.max_norm: float | None = check("max_norm", max_norm, PositiveFloat | None)
-        self.nan_check, self.inf_check, self.distribution_check = nan_check, inf_check, distribution_check
+        self.nan_check: bool = check("nan_check", nan_check, bool)
+        self.inf_check: bool = check("inf_check", inf_check, bool)
+        self.distribution_check: bool = check("distribution_check", distribution_check, bool)
 
     @torch.no_grad()
     def check_gradients(
@@ -89,13 +92,16 @@ class GradientHealthMonitor:
                 meant of the unscaled gradients, and the gradients stay scaled.
 
         Raises:
-            InputError: a gradient is sparse or complex.
+            InputError: a gradient is sparse or complex, `model` is neither a module nor parameters, or `grad_scale` is
+                not above 0.
         """
         parameters = model.parameters() if isinstance(model, nn.Module) else model
         measured = measure(parameters, statistics=self.nan_check or self.inf_check or self.distribution_check)
-        scale = 1.0 if grad_scale is None else grad_scale
-        if isinstance(scale, Tensor):
-            scale = scale.reshape(()).to(measured.norm)
+        scale: Tensor | float = 1.0
+        if isinstance(grad_scale, Tensor):
+            scale = grad_scale.reshape(()).to(measured.norm)
+        elif grad_scale is not None:
+            scale = check("grad_scale", grad_scale, PositiveFloat)
         norm = measured.norm / scale
         if self.max_norm is not None:
             scale_(measured, self.max_norm / (norm + _EPSILON))
@@ -109,10 +115,10 @@ class GradientHealthMonitor:
             values += [found.has_nan, found.has_inf, *unscaled, found.num_zeros, found.sparsity]
         read: list[float] = torch.stack(values).tolist()
         has_nan, has_inf, mean, std, largest, smallest, zeros, sparsity = read[1:] or [0.0] * 8
-        told = self.distribution_check
+        if not self.distribution_check:
+            mean = std = largest = smallest = sparsity = math.nan
         return {
             "has_nan": self.nan_check and has_nan > 0, "has_inf": self.inf_check and has_inf > 0, "norm": read[0],
-            "mean": mean if told else None, "std": std if told else None,
-            "max": largest if told else None, "min": smallest if told else None,
-            "num_zeros": int(zeros) if told else None, "sparsity": sparsity if told else None,
+            "mean": mean, "std": std, "max": largest, "min": smallest,
+            "num_zeros": int(zeros) if self.distribution_check else math.nan, "sparsity": sparsity,
         }  # fmt: skip

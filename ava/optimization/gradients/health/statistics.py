@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ava.optimization.gradients.health import shards
 from ava.optimization.gradients.health.measurement import Statistics
+from ava.optimization.optimizers.engines.batch import wide_dtype
 
 SUMS = ("sum", "zeros", "nans", "infs")
 EXTREMES = ("max", "negative min")
@@ -74,11 +75,6 @@ def summarise(groups: list[tuple[Gathered, shards.Ranks]], norm: Tensor, count: 
 def nothing(norm: Tensor) -> Statistics:
     """Of no elements: zeros."""
     return Statistics(*[torch.zeros_like(norm) for _ in range(8)])
-
-
-def wide_dtype(device: torch.device) -> torch.dtype:
-    """The widest floating-point type of a device."""
-    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _on(reference: Tensor, values: Tensor) -> Tensor:

@@ -27,7 +27,8 @@ from ava.optimization.gradients.surgery.gate import ConflictGate
 from ava.optimization.gradients.surgery.gram import combine, gram_matrix
 from ava.optimization.gradients.surgery.graph import SHARED, SharedGraph, divide
 from ava.optimization.gradients.surgery.interception import RowsOf, intercept, plain_sum
-from ava.optimization.gradients.surgery.objectives import Objectives, Remembering
+from ava.optimization.gradients.surgery.objectives import Objectives, Remembering, ask, restore
+from ava.optimization.gradients.surgery.overlap import telling
 from ava.optimization.gradients.surgery.rows import Rows
 from ava.optimization.gradients.surgery.wrapped import ranks_of
 from ava.optimization.options import check
@@ -50,7 +51,8 @@ class AdaptiveGradientSurgeon:
             gradients of all shared parameters, at the cost of one backward pass an objective.
         margin: how far above the threshold the smoothed cosine has to rise for a conflict to be over.
         smoothing: weight of the past in the smoothed cosines.
-        num_layers: how many of the last shared layers are looked at.
+        num_layers: how many of the last shared layers are looked at, of those in which objectives meet; found at the
+            first look.
         look_every: steps from one look to the next while there is no conflict.
         calibrate_every: steps from one exact step to the next while there is a conflict.
         seed: of what is random in a method.
@@ -81,6 +83,7 @@ class AdaptiveGradientSurgeon:
             threshold, check("margin", margin, NonNegativeFloat), check("smoothing", smoothing, Decay)
         )
         self._calibrated: int | None = None
+        self._near: list[int] = []
         self._counts = dict.fromkeys(_COUNTS, 0)
 
     def process_losses(
@@ -115,8 +118,13 @@ class AdaptiveGradientSurgeon:
             return each_apart(
                 named, graph, parameters, lambda rows, leaves, seed: self._reconcile(now, rows, leaves, seed)
             )
-        near = last_parameters(graph, among, self.num_layers)
-        return intercept(named, graph, lambda rows_of, seed: self._decide(now, near, rows_of, seed))
+        near = self._known_near(parameters, shared, len(named))
+        layers = near or last_parameters(graph, among, len(shared))
+
+        def decide(rows_of: RowsOf, seed: Tensor) -> list[float] | None:
+            return self._decide(now, near or self._find_near(now, layers, parameters, rows_of), rows_of, seed)
+
+        return intercept(named, graph, decide)
 
     def get_stats(self) -> dict[str, Any]:
         """What happened so far, in plain numbers.
@@ -139,17 +147,40 @@ class AdaptiveGradientSurgeon:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """The counts, the gate's memory, and what the method remembers."""
+        """The counts, the gate's memory, which parameters it looks at, by place, and what the method remembers."""
         remembered = self._method.state_dict() if isinstance(self._method, Remembering) else None
-        state = {"counts": dict(self._counts), "calibrated": self._calibrated}
+        state = {"counts": dict(self._counts), "calibrated": self._calibrated, "near": list(self._near)}
         return {**state, "gate": self.gate.state_dict(), "method": remembered}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
+        """Take up what `state_dict` gave.
+
+        Raises:
+            InputError: another method remembered it.
+        """
+        restore(self._method, state["method"])
         self._counts, self._calibrated = dict(state["counts"]), state["calibrated"]
+        self._near = list(state["near"])
         self.gate.load_state_dict(state["gate"])
-        if isinstance(self._method, Remembering):
-            self._method.load_state_dict(state["method"])
+
+    def _known_near(self, parameters: Sequence[Tensor], shared: Sequence[Tensor], num_objectives: int) -> list[Tensor]:
+        """The layers to look at; empty where they are still to be found for so many objectives, or not shared now."""
+        seen, among = self.gate.cosines, {id(parameter) for parameter in shared}
+        if seen is None or len(seen) != num_objectives or max(self._near, default=0) >= len(parameters):
+            return []
+        near = [parameters[place] for place in self._near]
+        return near if all(id(parameter) in among for parameter in near) else []
+
+    def _find_near(
+        self, now: Comparison, layers: list[Tensor], parameters: Sequence[Tensor], rows_of: RowsOf
+    ) -> list[Tensor]:
+        """The layers to look at, and from now on."""
+        found = telling(layers, self.num_layers, lambda some: now.average(rows_of(some), some))
+        if found is None:
+            return layers[: self.num_layers]
+        places = {id(parameter): place for place, parameter in enumerate(parameters)}
+        self._near = [places[id(layers[index])] for index in found]
+        return [layers[index] for index in found]
 
     def _decide(self, now: Comparison, near: list[Tensor], rows_of: RowsOf, seed: Tensor) -> list[float] | None:
         """The weights of one pass, from the last layers' gradients; exact ones where a calibration is due."""
@@ -206,21 +237,29 @@ class AdaptiveGradientSurgeon:
 
     def _weights(self, gram: Tensor, now: Comparison) -> list[float]:
         """What the method answers; counted where it changes anything."""
-        weights: list[float] = self._method(Objectives(gram, now.losses, now.step, self.seed)).tolist()
+        objectives = Objectives(gram, now.losses, now.step, self.seed)
+        weights: list[float] = ask(self._method, objectives, len(gram)).tolist()
         self._counts["surgery_applied"] += int(any(weight != 1.0 for weight in weights))
         return weights
 
 
 def _named(losses: Sequence[Tensor] | Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Objective -> loss; of a list, the place is the name."""
+    if isinstance(losses, Tensor) or not isinstance(losses, Iterable):
+        problem = f"needs a list or a dictionary of losses, and was given {_kind(losses)}."
+        raise InputError(problem, hint="Give each objective's own loss: [loss_a, loss_b].")
     named = dict(losses) if isinstance(losses, Mapping) else {str(i): loss for i, loss in enumerate(losses)}
     if not named:
-        raise InputError("needs at least one loss, and there are none.", key="losses")
+        raise InputError("needs at least one loss, and there are none.")
     for name, loss in named.items():
         if not isinstance(loss, Tensor) or loss.dim() != 0:
-            shape = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-            raise InputError(f"must be 0-dim tensors; {name!r} is {shape}.", key="losses", hint="Take its mean or sum.")
+            problem = f"losses must be 0-dim tensors, and that of objective {name!r} is {_kind(loss)}."
+            raise InputError(problem, hint="Take the mean or sum of what the network computed.")
     return named
+
+
+def _kind(given: object) -> str:
+    return f"a tensor of shape {tuple(given.shape)}" if isinstance(given, Tensor) else f"of type {type(given).__name__}"
 
 
 def _compared(graph: SharedGraph, among: set[int]) -> list[Tensor]:
@@ -232,5 +271,5 @@ def _compared(graph: SharedGraph, among: set[int]) -> list[Tensor]:
     shared = [leaf for leaf in graph.leaves(SHARED) if id(leaf) in among]
     if not shared and not any(id(leaf) in among for owner in range(len(graph.names)) for leaf in graph.leaves(owner)):
         hint = "Give the module, or the parameters, that they were computed with."
-        raise InputError("the losses depend on none of its parameters.", key="model", hint=hint)
+        raise InputError("the losses depend on none of the model's parameters.", hint=hint)
     return shared

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from ava import registry
-from ava.errors import InputError, nearest
-from ava.optimization.options import check
+from ava.optimization.options import check_all
 
 
 def bind(name: str, /, **options: Any) -> Callable[..., Any]:
@@ -30,11 +29,7 @@ def bind(name: str, /, **options: Any) -> Callable[..., Any]:
         InputError: no method has the name, or it has no such option, or the value is not allowed.
     """
     entry = registry.surgery[name]
-    for key in options:
-        if key not in entry.own:
-            problem = f"{name} has no option {key!r}; it has: {', '.join(entry.own) or 'none'}."
-            raise InputError(problem, hint=nearest(key, entry.own))
-    checked = {key: check(key, value, entry.parameters[key][0]) for key, value in options.items()}
+    checked = check_all(name, options, {key: entry.parameters[key][0] for key in entry.own})
     builder = entry.load()
     if inspect.isclass(builder):
         return cast(Callable[..., Any], builder(**checked))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ava.optimization.gradients.surgery.gram import gram_matrix
 from ava.optimization.gradients.surgery.ranks import Ranks
-from ava.optimization.optimizers.engines.batch import counter_dtype
+from ava.optimization.optimizers.engines.batch import wide_dtype
 
 Row = list[Tensor | None]
 
@@ -34,7 +34,7 @@ class Comparison:
     @property
     def losses(self) -> Tensor:
         """(T,) float64 on the CPU, averaged over ranks; waits for the device once."""
-        wide = counter_dtype(self.values[0].device)
+        wide = wide_dtype(self.values[0].device)
         found = torch.stack([value.to(wide) for value in self.values]).to("cpu", torch.float64)
         return self.ranks.total(found) / self.ranks.size
 

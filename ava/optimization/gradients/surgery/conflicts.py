@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ava.errors import InputError
 from ava.optimization.gradients.surgery.alignment import Gradients, align
+from ava.optimization.gradients.surgery.cosines import cosines
 from ava.optimization.gradients.surgery.gram import gram_matrix
 from ava.optimization.options import check
 
@@ -71,15 +72,14 @@ class GradientConflictAnalyzer:
     def _compare(self, gram: Tensor) -> dict[str, Any]:
         norms = gram.diagonal().sqrt()
         lengths = torch.outer(norms, norms)
-        cosines = torch.where(lengths == 0, torch.zeros_like(gram), gram / lengths).clamp(-1, 1)
-        cosines.fill_diagonal_(1.0)
         squares = gram.diagonal()[:, None] + gram.diagonal()
         similarity = torch.where(squares == 0, torch.ones_like(gram), 2 * lengths / squares)
         upper = torch.triu_indices(len(gram), len(gram), 1)
-        pairs = cosines[upper[0], upper[1]]
+        found = cosines(gram)
+        pairs = found[upper[0], upper[1]]
         num_conflicts = int((pairs < self.threshold).sum())
         return {
-            "cosines": cosines, "magnitude_similarity": similarity, "num_pairs": len(pairs),
+            "cosines": found, "magnitude_similarity": similarity, "num_pairs": len(pairs),
             "num_conflicts": num_conflicts, "conflict_share": num_conflicts / max(len(pairs), 1),
             "min_cosine": float(pairs.min()) if len(pairs) else 1.0,
         }  # fmt: skip

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ava.errors import InputError
-from ava.optimization.gradients.surgery.objectives import Objectives, Observing, Remembering
+from ava.optimization.gradients.surgery.cosines import cosines
+from ava.optimization.gradients.surgery.objectives import Objectives, Observing, Remembering, ask, restore
 from ava.optimization.gradients.surgery.rows import Rows
 
 
@@ -50,18 +51,18 @@ class Decisions:
     @property
     def cosines(self) -> Tensor | None:
         """(T, T) between the gradients last seen; 0 beside one that is 0."""
-        if self.gram is None:
-            return None
-        norms = self.gram.diagonal().clamp(min=0).sqrt()
-        lengths = torch.outer(norms, norms)
-        return torch.where(lengths == 0, lengths, self.gram / lengths).clamp(-1, 1)
+        return None if self.gram is None else cosines(self.gram)
 
     def weigh(self, gram: Tensor | None, losses: Tensor) -> Tensor:
-        """New weights, (T,); all 1 where something is not finite, and the method then hears nothing."""
+        """New weights, (T,); all 1 where something is not finite, and the method then hears nothing.
+
+        Weights that are not finite themselves are answered, so that the step is seen to be wrong, and not kept.
+        """
         if not bool((losses if gram is None else gram).isfinite().all()):
             return torch.ones(len(losses), dtype=torch.float64)
-        weights: Tensor = self.method(Objectives(gram, losses, self.step, self._seed))
-        self.weights, self.gram, self._worked_out_at = weights, gram, self.step
+        weights = ask(self.method, Objectives(gram, losses, self.step, self._seed), len(losses))
+        if bool(weights.isfinite().all()):
+            self.weights, self.gram, self._worked_out_at = weights, gram, self.step
         return weights
 
     def mix(
@@ -92,8 +93,11 @@ class Decisions:
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
+        """Take up what `state_dict` gave.
+
+        Raises:
+            InputError: another method remembered it.
+        """
+        restore(self.method, state["method"])
         self.weights, self.gram = state["weights"], state["gram"]
         self.step, self._worked_out_at = state["step"], state["worked_out_at"]
-        if isinstance(self.method, Remembering):
-            self.method.load_state_dict(state["method"])

@@ -43,8 +43,8 @@ def last_parameters(graph: SharedGraph, among: Collection[int], num_layers: int)
             else:
                 heapq.heappush(waiting, (-node._sequence_nr(), len(seen), node))
 
-    for entry in graph.entries:
-        wait_for(entry.node)
+    for node in [entry.node for entry in graph.entries] or graph.roots:
+        wait_for(node)
     while waiting and len(matrices) < num_layers:
         for child, _ in graph.children[heapq.heappop(waiting)[2]]:
             if child is not None:

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from ava.errors import InputError
+from ava.optimization.gradients.surgery.cuts import cut, overlap
 from ava.optimization.gradients.surgery.graph import SHARED, Entry, Gradients, SharedGraph, by_consumer, removed
 
 Place = tuple[Node, int]
@@ -41,7 +42,7 @@ class FeatureRows:
         reconcile: T lists of K features' gradients, None where an objective does not consume one -> K combined.
 
     Raises:
-        InputError: the objectives share no feature, or one of them none with any other.
+        InputError: the objectives share no feature, or one of them none with any other, or each reads its own part.
     """
 
     def __init__(self, graph: SharedGraph, reconcile: Callable[[Rows], Sequence[Tensor | None]]) -> None:
@@ -146,14 +147,24 @@ def _refuse_strangers(graph: SharedGraph, entries: list[Entry]) -> None:
         raise InputError(problem, hint=_REMEDY)
     if not entries:
         raise InputError("the objectives share parameters at most, but no features.", hint=_REMEDY)
-    consuming: dict[Place, set[int]] = {}
+    consuming: dict[Place, list[Entry]] = {}
     for entry in entries:
-        consuming.setdefault((entry.node, entry.output), set()).add(entry.objective)
-    met = set().union(*(objectives for objectives in consuming.values() if len(objectives) > 1))
+        consuming.setdefault((entry.node, entry.output), []).append(entry)
+    met = set().union(*(_meeting(consumers) for consumers in consuming.values()))
     for objective in sorted({entry.objective for entry in entries} - met):
         graph.refuse_joint()
-        problem = f"objective {graph.names[objective]!r} leaves the shared part where no other does."
+        problem = f"objective {graph.names[objective]!r} reads no part of the features that another reads too."
         raise InputError(problem, hint=_REMEDY)
+
+
+def _meeting(consumers: list[Entry]) -> set[int]:
+    """The objectives that read something of one feature which another reads too."""
+    parts = [(entry.objective, cut(entry.consumer)) for entry in consumers]
+    return {
+        objective
+        for objective, part in parts
+        if any(other != objective and overlap(part, theirs) for other, theirs in parts)
+    }
 
 
 def _consumed_within(graph: SharedGraph, index: dict[Place, int]) -> list[bool]:

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ava.optimization.gradients.surgery.cosines import cosines
+
 _RECENT = 0.2
 """Weight of the newest calibration in the running means."""
 
@@ -73,7 +75,7 @@ class ConflictGate:
         offset = cosines(full) - cosines(gram)
         norms, of_few = full.diagonal().sqrt(), gram.diagonal().sqrt()
         known = (norms > 0) & (of_few > 0)
-        log_ratio = torch.where(known, norms / of_few.where(known, norms), 1.0).where(known, torch.ones(())).log()
+        log_ratio = torch.where(known, norms / of_few, 1.0).log()
         if self._offset is None or self._log_ratio is None or len(self._offset) != len(gram):
             self._offset, self._log_ratio = offset, log_ratio
         self._offset = torch.lerp(self._offset, offset, _RECENT)
@@ -114,15 +116,3 @@ class ConflictGate:
 
 
 _STATE = ("conflicts", "cosines", "_smoothed", "_offset", "_log_ratio")
-
-
-def cosines(gram: Tensor) -> Tensor:
-    """(T, T), the cosines of every two gradients: 0 beside a gradient that is 0, and 1 on the diagonal.
-
-    Args:
-        gram: (T, T), their inner products; finite.
-    """
-    norms = gram.diagonal().sqrt()
-    lengths = norms * norms[:, None]
-    found = torch.where(lengths > 0, gram / lengths.where(lengths > 0, torch.ones_like(lengths)), 0.0).clamp(-1.0, 1.0)
-    return found.fill_diagonal_(1.0)

@@ -68,6 +68,7 @@ class SharedGraph:
         children: node -> the nodes and outputs that it consumed, by slot.
         entries: the edges into the shared part.
         starts: objectives whose loss itself is shared: part of another, or the same.
+        roots: (T,) the nodes that made the losses.
     """
 
     names: tuple[str, ...]
@@ -75,6 +76,7 @@ class SharedGraph:
     children: dict[Node, tuple[tuple[Node | None, int], ...]]
     entries: list[Entry] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
+    roots: tuple[Node, ...] = ()
 
     def leaves(self, owner: int) -> list[Tensor]:
         """The parameters, and other leaves that require gradients, of one objective or of `SHARED`."""
@@ -121,8 +123,8 @@ def divide(losses: Mapping[str, Tensor]) -> SharedGraph:
     Raises:
         InputError: a loss does not depend on anything that requires gradients.
     """
-    roots = [root(name, loss) for name, loss in losses.items()]
-    graph = SharedGraph(tuple(losses), {}, {})
+    roots = tuple(root(name, loss) for name, loss in losses.items())
+    graph = SharedGraph(tuple(losses), {}, {}, roots=roots)
     met: list[Node] = []
     for objective, node in enumerate(roots):
         met += _claim(graph, node, objective)
@@ -140,8 +142,11 @@ def root(name: str, loss: Tensor) -> Node:
     """The node that made a loss.
 
     Raises:
-        InputError: it is no single number, or does not depend on anything that requires gradients.
+        InputError: it is no tensor of a single number, or does not depend on anything that requires gradients.
     """
+    if not isinstance(loss, Tensor):
+        problem = f"the loss of objective {name!r} must be a tensor, and is of type {type(loss).__name__}."
+        raise InputError(problem, hint="Leave it out of the losses if it is a constant.")
     if loss.dim():
         problem = f"the loss of objective {name!r} must be one number, and has shape {tuple(loss.shape)}."
         raise InputError(problem, hint="Sum or average it over its samples.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from ava.errors import InputError
@@ -20,6 +21,33 @@ def losses_of(objectives: Objectives, method: str) -> Tensor:
         problem = f"{method} learns from the values of the losses, and they are not given."
         raise InputError(problem, hint="Give them beside the gradients: `surgeon.apply(gradients, losses)`.")
     return objectives.losses
+
+
+def values_of(losses: Sequence[float | Tensor]) -> Tensor:
+    """(T,) float64 on the CPU.
+
+    Args:
+        losses: numbers, or tensors of one element, with or without a graph.
+
+    Raises:
+        InputError: one is no number.
+    """
+    found = [loss.detach() if isinstance(loss, Tensor) else loss for loss in losses]
+    try:
+        return torch.tensor([float(loss) for loss in found], dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError("needs one number for each loss.", hint="Give a list of numbers or 0-dim tensors.") from error
+
+
+def refuse_another_number(objectives: int, losses: Tensor, method: str) -> None:
+    """Refuse losses of more or fewer objectives than the method has learnt about.
+
+    Raises:
+        InputError: there are more or fewer.
+    """
+    if len(losses) != objectives:
+        problem = f"{method} has seen {objectives} objectives, and is told {len(losses)} losses."
+        raise InputError(problem, hint="Give all objectives in every step, in one order, or begin with a new surgeon.")
 
 
 def refuse_below(losses: Tensor, least: Sequence[float], method: str, remedy: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from ava.errors import InputError
 from ava.optimization.optimizers.engines.random import stream_key
 
 
@@ -73,3 +74,39 @@ class Observing(Protocol):
             losses: (T,) their values with the new weights.
         """
         ...
+
+
+def ask(method: Callable[..., Any], objectives: Objectives, count: int) -> Weights:
+    """A method's weights, (`count`,) float64 on the CPU, whoever wrote it.
+
+    Raises:
+        InputError: it answered something else.
+    """
+    answer = method(objectives)
+    try:
+        weights = torch.as_tensor(answer, dtype=torch.float64, device="cpu").detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"the method {name_of(method)!r} gave no numbers: {type(answer).__name__}.") from error
+    if weights.shape != (count,):
+        problem = f"the method {name_of(method)!r} must give a weight for each of {count} objectives, and gave"
+        raise InputError(f"{problem} {tuple(weights.shape)}.")
+    return weights
+
+
+def restore(method: Callable[..., Any], state: dict[str, Any] | None) -> None:
+    """Hand a method what it remembered; nothing where it remembers nothing.
+
+    Raises:
+        InputError: another method remembered it.
+    """
+    if isinstance(method, Remembering):
+        expected, found = sorted(method.state_dict()), sorted(state or {})
+        if state is None or expected != found:
+            problem = f"the method remembers {', '.join(expected)}; the saved one {', '.join(found) or 'nothing'}."
+            raise InputError(problem, hint="Continue with the method that it was saved with.")
+        method.load_state_dict(state)
+
+
+def name_of(method: Callable[..., Any]) -> str:
+    """What the function or class is called."""
+    return str(getattr(getattr(method, "func", method), "__name__", type(method).__name__))

@@ -9,29 +9,14 @@ no gradient, which tells heads from shared parameters.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ava.optimization.gradients.surgery.alignment import Aligned, align
 from ava.optimization.gradients.surgery.ranks import Ranks
 
 Row = list[Tensor | None]
-
-
-@dataclass(frozen=True)
-class Parted:
-    """T objectives' gradients of N parameters, the shared ones apart from those of heads.
-
-    Attributes:
-        shared: places of the parameters that at least two objectives reach.
-        rows: T lists of their gradients, None where an objective does not reach one.
-        heads: place -> (the one objective that reaches it, its gradient).
-    """
-
-    shared: list[int]
-    rows: list[Row]
-    heads: dict[int, tuple[int, Tensor]]
 
 
 class ParameterRows:
@@ -61,21 +46,13 @@ class ParameterRows:
             torch.autograd.backward(loss, seed, retain_graph=index < len(losses) - 1)
             self._rows.append(take(self._parameters))
 
-    def part(self, ranks: Ranks) -> Parted:
-        """Hand the rows over, averaged over all ranks, and forget them."""
+    def align(self, ranks: Ranks) -> Aligned:
+        """Hand the rows over side by side, averaged over all ranks, and forget them."""
         rows, self._rows = self._rows, []
         ranks.complete(rows, self._parameters)
-        shared: list[int] = []
-        heads: dict[int, tuple[int, Tensor]] = {}
-        for place, column in enumerate(zip(*rows, strict=True)):
-            reaching = [(owner, gradient) for owner, gradient in enumerate(column) if gradient is not None]
-            if len(reaching) == 1:
-                heads[place] = reaching[0]
-            elif reaching:
-                shared.append(place)
         for row in rows:
             ranks.average_(row)
-        return Parted(shared, [[row[place] for place in shared] for row in rows], heads)
+        return align(rows)
 
 
 def take(parameters: Sequence[Tensor]) -> Row:

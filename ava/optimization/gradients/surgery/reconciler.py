@@ -14,6 +14,7 @@ objective, which is exact for the parameters.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -21,14 +22,15 @@ import torch
 from torch import Tensor
 
 from ava.errors import InputError
+from ava.optimization.gradients.surgery.alignment import Aligned
 from ava.optimization.gradients.surgery.decisions import Decisions
 from ava.optimization.gradients.surgery.features_level import FeatureRows, values
 from ava.optimization.gradients.surgery.gram import combine, gram_matrix
 from ava.optimization.gradients.surgery.graph import SharedGraph, divide, root
 from ava.optimization.gradients.surgery.objectives import Observing
-from ava.optimization.gradients.surgery.parameters_level import ParameterRows, Parted, take
+from ava.optimization.gradients.surgery.parameters_level import ParameterRows, take
 from ava.optimization.gradients.surgery.ranks import Ranks, Sums
-from ava.optimization.optimizers.engines.batch import counter_dtype
+from ava.optimization.optimizers.engines.batch import wide_dtype
 
 _Lists = list[list[Tensor | None]]
 
@@ -71,6 +73,7 @@ class Reconciler:
         self._scale: float | Tensor = 1.0
         self._is_exact = accumulates if needs == "losses" else level == "parameters"
         self._was_looked_at = False
+        self._before: dict[str, Any] = {}
         self._begin()
 
     def backward(
@@ -95,6 +98,7 @@ class Reconciler:
             self._check(losses)
             if not self._num_batches:
                 take(self._parameters)
+                self._before = copy.deepcopy(self._decisions.state_dict())
             self._num_batches += 1
             self._scale = scale / len(losses) if self._reduction == "mean" else scale
             self._add_losses(losses, weight)
@@ -116,7 +120,7 @@ class Reconciler:
             raise InputError("a step needs at least one `backward(losses, weight)` before `finish(step)`.")
         self._decisions.step = step
         if self._by_parameters:
-            self._leave(self._rows.part(self._ranks))
+            self._leave(self._rows.align(self._ranks))
         else:
             gradients = take(self._parameters)
             self._ranks.complete([gradients], self._parameters)
@@ -125,6 +129,16 @@ class Reconciler:
                 parameter.grad = gradient
         self._decisions.step = step + 1
         self._begin()
+
+    def conclude(self, skipped: bool | Tensor) -> None:
+        """After the optimizer's step; if that changed nothing, what was decided and learned in it is forgotten.
+
+        Args:
+            skipped: whether it did; a tensor is waited for.
+        """
+        if bool(skipped):
+            self._decisions.load_state_dict(self._before | {"step": self._decisions.step})
+            self._begin()
 
     @property
     def weights(self) -> Tensor | None:
@@ -199,7 +213,7 @@ class Reconciler:
         self.names = tuple(losses)
 
     def _add_losses(self, losses: Mapping[str, Tensor], weight: float | Tensor) -> None:
-        wide = counter_dtype(next(iter(losses.values())).device)
+        wide = wide_dtype(next(iter(losses.values())).device)
         found = torch.stack([loss.detach().to(wide) for loss in losses.values()]) * weight
         self._losses = found if self._losses is None else self._losses + found
 
@@ -234,19 +248,17 @@ class Reconciler:
         with cut.hooked():
             torch.autograd.backward(roots, seeds)
 
-    def _leave(self, parted: Parted) -> None:
+    def _leave(self, aligned: Aligned) -> None:
         """Combine the rows, and lay everything into `.grad`."""
         of_heads = [1.0] * len(self.names)
         combined: Sequence[Tensor | None] = []
         if self._needs == "losses":
             weights = self._decisions.weigh(None, self._total_losses())
-            combined, of_heads = combine(parted.rows, weights), weights.tolist()
-        elif parted.shared:
-            combined = self._combine(parted.rows, None)
-        for place, gradient in zip(parted.shared, combined, strict=True):
-            self._parameters[place].grad = gradient
-        for place, (owner, gradient) in parted.heads.items():
-            self._parameters[place].grad = gradient if of_heads[owner] == 1 else gradient * of_heads[owner]
+            combined, of_heads = combine(aligned.rows, weights), weights.tolist()
+        elif aligned.shared:
+            combined = self._combine(aligned.rows, None)
+        for parameter, gradient in zip(self._parameters, aligned.in_order(combined, of_heads), strict=True):
+            parameter.grad = gradient
 
     @torch.no_grad()
     def _combine(self, rows: _Lists, features: list[Tensor] | None) -> Sequence[Tensor | None]:

@@ -57,20 +57,24 @@ class Rows:
         """
         places = _places(like)
         key = stream_key(self.seed, index, self.step, 0)
-        # Places of large tensors exceed 32 bits: the upper ones are mixed in, and are 0 elsewhere.
-        words = mix(((places * GOLDEN) & _MASK) ^ mix((places >> 32) & _MASK) ^ key)
+        words = mix(((places * GOLDEN) & _MASK) ^ _upper(places, like) ^ key)
         return (words >> (32 - _BITS)).to(torch.float32) * 2.0**-_BITS  # type: ignore[union-attr]
+
+
+def _upper(places: Tensor, whole: Tensor) -> int | Tensor:
+    """What is mixed in for the upper bits of places; nothing where the whole tensor has less than 2^32 elements."""
+    return mix((places >> 32) & _MASK) if whole.numel() > _MASK else 0
 
 
 def _places(tensor: Any) -> Tensor:
     """The index in the flattened whole of each element of this rank's part, int64."""
     part = local(tensor)
-    offsets = [0] * part.dim()
-    if hasattr(tensor, "to_local"):
-        from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+    if not hasattr(tensor, "to_local"):
+        return torch.arange(part.numel(), device=part.device).view(part.shape)
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-        _, first = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
-        offsets = list(first)
+    _, first = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
+    offsets = list(first)
     places = torch.zeros(part.shape, dtype=torch.int64, device=part.device)
     for dim, (size, offset) in enumerate(zip(part.shape, offsets, strict=True)):
         along = torch.arange(offset, offset + size, device=part.device) * math.prod(tensor.shape[dim + 1 :])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ava.errors import InputError
+from ava.optimization.gradients.health.shards import Ranks, ranks
 from ava.optimization.optimizers.engines.batch import local
 
 
@@ -54,13 +55,13 @@ class Group:
 
     Attributes:
         device: theirs.
-        ranks: (mesh, dimension) over which they are cut.
+        ranks: over which they are cut.
         is_distributed: whether they are DTensors.
         columns: one for each.
     """
 
     device: torch.device
-    ranks: tuple[tuple[Any, int], ...]
+    ranks: Ranks
     is_distributed: bool
     columns: list[Column] = field(default_factory=list)
 
@@ -84,7 +85,7 @@ def columns_of(rows: Sequence[Sequence[Tensor | None]]) -> list[Group]:
             shapes = [None if tensor is None else tuple(tensor.shape) for tensor in tensors]
             raise InputError(f"gradients of parameter {index} must have one shape.", value=shapes)
         owner, *whole = _without_partial(owner, *tensors)
-        key = (_ranks(owner), owner.device, hasattr(owner, "to_local"))
+        key = (ranks(owner), owner.device, hasattr(owner, "to_local"))
         group = groups.setdefault(key, Group(owner.device, key[0], key[2]))
         group.columns.append(Column(index, owner, [None if tensor is None else local(tensor) for tensor in whole]))
     return list(groups.values())
@@ -114,9 +115,3 @@ def _without_partial(owner: Any, *tensors: Any) -> list[Any]:
         else tensor.redistribute(placements=placements)
         for tensor in (owner, *tensors)
     ]
-
-
-def _ranks(tensor: Any) -> tuple[tuple[Any, int], ...]:
-    """The dimensions of the mesh over which the tensor is cut."""
-    cuts = [index for index, placement in enumerate(getattr(tensor, "placements", ())) if hasattr(placement, "dim")]
-    return tuple((tensor.device_mesh, index) for index in cuts)

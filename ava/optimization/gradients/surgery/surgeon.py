@@ -17,7 +17,8 @@ from ava.errors import InputError
 from ava.optimization.gradients.surgery.alignment import Aligned, Gradients, align
 from ava.optimization.gradients.surgery.binding import bind, needs
 from ava.optimization.gradients.surgery.gram import combine, gram_matrix
-from ava.optimization.gradients.surgery.objectives import Objectives, Remembering
+from ava.optimization.gradients.surgery.losses import values_of
+from ava.optimization.gradients.surgery.objectives import Objectives, Remembering, ask, restore
 from ava.optimization.gradients.surgery.rows import Rows
 from ava.optimization.options import check
 from ava.registry import NonNegativeInt
@@ -65,7 +66,7 @@ class GradientSurgeon:
             InputError: the gradients do not fit together, or the method needs losses.
         """
         aligned = align(gradients)
-        known = None if losses is None else torch.tensor([float(loss) for loss in losses], dtype=torch.float64)
+        known = None if losses is None else values_of(losses)
         if known is not None and len(known) != len(aligned.rows):
             problem = f"there are the gradients of {len(aligned.rows)} objectives, and {len(known)} losses."
             raise InputError(problem, hint="Give one loss for each objective, in the same order.")
@@ -79,7 +80,7 @@ class GradientSurgeon:
             shared = combine(aligned.rows, weights * scale)
             of_heads = (weights * scale).tolist() if self._needs == "losses" else [scale] * len(aligned.rows)
         self._steps += 1
-        return _in_order(aligned, shared, of_heads)
+        return aligned.in_order(shared, of_heads)
 
     def state_dict(self) -> dict[str, Any]:
         """The number of calls, and what the method remembers."""
@@ -87,10 +88,13 @@ class GradientSurgeon:
         return {"steps": self._steps, "method": remembered}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
+        """Take up what `state_dict` gave.
+
+        Raises:
+            InputError: another method remembered it.
+        """
+        restore(self._method, state["method"])
         self._steps = int(state["steps"])
-        if isinstance(self._method, Remembering):
-            self._method.load_state_dict(state["method"])
 
     def _weights(self, aligned: Aligned, losses: Tensor | None) -> Tensor:
         """(T,) in the convention of a sum; all 1 where there is nothing to reconcile or a gradient is not finite."""
@@ -102,15 +106,4 @@ class GradientSurgeon:
             gram = gram_matrix(aligned.rows)
             if not bool(gram.isfinite().all()):
                 return equal
-        weights: Tensor = self._method(Objectives(gram, losses, self._steps, self.seed))
-        return weights
-
-
-def _in_order(aligned: Aligned, shared: Sequence[Tensor | None], of_heads: list[float]) -> list[Tensor | None]:
-    """The gradients of shared tensors and heads at their places."""
-    combined: list[Tensor | None] = [None] * aligned.num_tensors
-    for place, gradient in zip(aligned.shared, shared, strict=True):
-        combined[place] = gradient
-    for place, (owner, gradient) in aligned.heads.items():
-        combined[place] = gradient if of_heads[owner] == 1 else gradient * of_heads[owner]
-    return combined
+        return ask(self._method, Objectives(gram, losses, self._steps, self.seed), len(aligned.rows))

@@ -25,21 +25,20 @@ def ranks_of(model: nn.Module | Iterable[Tensor]) -> tuple[list[Tensor], Ranks]:
             which parameters an objective reaches.
     """
     given = model.parameters() if isinstance(model, nn.Module) else model
-    parameters = [given] if isinstance(given, Tensor) else list(given)
+    parameters = list(given) if isinstance(given, Iterable) and not isinstance(given, Tensor) else [given]
     for parameter in parameters:
         if not isinstance(parameter, Tensor):
-            problem = f"needs a module or its parameters, and was given {type(parameter).__name__}."
-            raise InputError(problem, key="model")
+            raise InputError(f"needs a module or its parameters, and was given {type(parameter).__name__}.")
     if any(hasattr(parameter, "to_local") for parameter in parameters) or _is_sharded(model):
-        raise InputError("the parameters are sharded (FSDP), and passes within a pass would not gather them.",
-                         key="model", hint=_TRAINER)  # fmt: skip
+        problem = "the model's parameters are sharded (FSDP), and passes within a pass would not gather them."
+        raise InputError(problem, hint=_TRAINER)
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if not isinstance(model, DistributedDataParallel):
         return trained, Ranks()
     if model.find_unused_parameters or model.static_graph:
         problem = "DistributedDataParallel with find_unused_parameters or static_graph joins the outputs of all heads"
         hint = f"Wrap with neither; or: {_TRAINER}"
-        raise InputError(f"{problem}, so that heads cannot be told from shared parameters.", key="model", hint=hint)
+        raise InputError(f"{problem}, so that heads cannot be told from shared parameters.", hint=hint)
     return trained, Ranks(_sums(model), model.process_group.size())
 
 

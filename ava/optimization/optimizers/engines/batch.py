@@ -101,6 +101,6 @@ def compute_dtype(parameter: Tensor) -> torch.dtype:
     return torch.float32 if parameter.dtype.itemsize < 4 else parameter.dtype
 
 
-def counter_dtype(device: torch.device) -> torch.dtype:
-    """The type `beta ** step` is computed in: 1 - 0.999 keeps only 4 digits in float32."""
+def wide_dtype(device: torch.device) -> torch.dtype:
+    """A device's widest floating-point type: for sums, and for `beta ** step` (1 - 0.999 has 4 digits in float32)."""
     return torch.float32 if device.type == "mps" else torch.float64

@@ -17,9 +17,9 @@ from ava.optimization.optimizers.engines.batch import (
     Batch,
     Conversation,
     compute_dtype,
-    counter_dtype,
     local,
     localise,
+    wide_dtype,
 )  # fmt: skip
 from ava.optimization.optimizers.engines.space import TensorSpace
 from ava.optimization.optimizers.sentence import Hyperparameters, Operands, common_slots, own_slots
@@ -60,7 +60,7 @@ def _run_together(batch: Batch) -> Conversation:
 
 
 def _summed(updates: list[_Update], name: str) -> Tensor:
-    dtype = counter_dtype(local(updates[0].parameter).device)
+    dtype = wide_dtype(local(updates[0].parameter).device)
     sums = [update.space.sum(update.value(name)).to(dtype) for update in updates]
     return functools.reduce(torch.add, sums)
 
@@ -149,4 +149,4 @@ class _Update:
 
 def _number(value: Tensor, device: torch.device) -> float | Tensor:
     """On a processor the number itself, which costs nothing to read there; on an accelerator, what stays there."""
-    return value.item() if value.is_cpu else value.to(device, counter_dtype(device))
+    return value.item() if value.is_cpu else value.to(device, wide_dtype(device))

@@ -67,3 +67,9 @@ def test_two_or_three_clean_norms_in_a_hundred_are_clipped():
 
 def share_clipped(left, norms):
     return statistics.fmean(a < 0.999 * b for a, b in zip(left, norms, strict=True))
+
+
+def test_a_norm_whose_square_overflows_does_not_end_clipping():
+    """An infinite variance would stay so for good, and nothing would ever be a spike."""
+    norms = [1.0, 1.1, 1e25, 0.9, 1.0, 1.1, 0.9, 1.0, 1000.0]
+    assert clipped_norms(get_clip("zscore", warmup=5), norms)[-1] < 2.0

@@ -1,10 +1,8 @@
 """Two ranks that each hold a part of the weights measure, and clip, what one process does."""
 
-import os
-import subprocess
-import sys
-
 import pytest
+
+from tests.distributed.two_ranks import run_on_two_ranks
 
 pytestmark = pytest.mark.xdist_group("ranks")  # two launchers at once may choose the same port
 
@@ -108,11 +106,4 @@ os._exit(0)  # gloo's threads now and then abort an interpreter that ends in the
 
 
 def test_two_ranks_measure_what_one_process_does(tmp_path):
-    (tmp_path / "shards.py").write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    done = subprocess.run(
-        [*command, str(tmp_path / "shards.py")],
-        capture_output=True, text=True, check=False, env=environment, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    run_on_two_ranks(SCRIPT, tmp_path)

@@ -279,12 +279,24 @@ def test_bad_losses_and_models_are_refused():
         surgeon.process_losses(model, [])
     with pytest.raises(InputError, match="0-dim"):
         surgeon.process_losses(model, [torch.ones(3, requires_grad=True) * 2])
-    with pytest.raises(InputError, match="none of its parameters"):
+    with pytest.raises(InputError, match="none of the model's parameters"):
         surgeon.process_losses(nn.Linear(2, 2), losses())
     with pytest.raises(InputError, match="depends on no parameter"):
         surgeon.process_losses(model, [torch.zeros(())])
-    with pytest.raises(InputError, match="module or its parameters"):
-        surgeon.process_losses([1.0], losses())
+    for wrong in ([1.0], None, torch.ones(2)[0].item()):
+        with pytest.raises(InputError, match="module or its parameters"):
+            surgeon.process_losses(wrong, losses())
+    for wrong in (losses()[0], torch.stack(losses()), 1.0):
+        with pytest.raises(InputError, match="list or a dictionary of losses"):
+            surgeon.process_losses(model, wrong)
+
+
+def test_another_number_of_objectives_is_refused_by_a_method_that_remembers():
+    model, losses = make()
+    surgeon = AdaptiveGradientSurgeon(method="gradnorm", auto_detect=False)
+    surgeon.process_losses(model, losses()).backward()
+    with pytest.raises(InputError, match="gradnorm has seen 3 objectives, and is told 2"):
+        surgeon.process_losses(model, losses()[:2]).backward()
 
 
 def test_an_exact_pass_runs_once():

@@ -1,9 +1,5 @@
 """With DistributedDataParallel all ranks decide alike and end with the same gradient; sharded models are refused."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import distributed, nn
@@ -13,6 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ava.errors import InputError
 from ava.optimization import AdaptiveGradientSurgeon
+from tests.distributed.two_ranks import run_on_two_ranks
 from tests.optimization.gradients.surgery.test_adaptive import Network, make
 
 SCRIPT = """
@@ -60,13 +57,7 @@ os._exit(0)  # gloo's threads now and then abort an interpreter that ends in the
 @pytest.mark.xdist_group("ranks")  # two launchers at once may choose the same port
 @pytest.mark.slow
 def test_two_ranks_are_one(tmp_path):
-    (tmp_path / "ranks.py").write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*command, str(tmp_path / "ranks.py")], capture_output=True, text=True, check=False, timeout=120,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    run_on_two_ranks(SCRIPT, tmp_path)
 
 
 @pytest.fixture

@@ -150,10 +150,23 @@ class Split(nn.Module):
         return [head(part) for head, part in zip(self.heads, self.layer(x).split(2, 1), strict=True)]
 
 
+class OneLayer(nn.Module):
+    """One layer gives all outputs, of which every objective reads its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.last = nn.Linear(6, 4), nn.Linear(4, 6)
+
+    def forward(self, x):
+        outputs = self.last(torch.tanh(self.layer(x)))
+        return [outputs[:, 0], outputs[:, 1:3], outputs[:, 3:]]
+
+
 @pytest.mark.parametrize(("build", "problem"), [
-    (Branching, "'o2' leaves the shared part where no other does"), (Apart, "share parameters at most"),
-    (Split, "'o0' leaves the shared part where no other does"),
-], ids=["branching", "apart", "split"])  # fmt: skip
+    (OneLayer, "'o0' reads no part of the features that another"),
+    (Branching, "'o2' reads no part of the features that another"), (Apart, "share parameters at most"),
+    (Split, "'o0' reads no part of the features that another"),
+], ids=["one layer", "branching", "apart", "split"])  # fmt: skip
 def test_where_features_cannot_be_compared_the_level_is_refused(build, problem):
     with pytest.raises(InputError, match=f"{problem}.*level=parameters"):
         reconcile(build(), "pcgrad", level="features")

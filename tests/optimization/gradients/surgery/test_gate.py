@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from ava.optimization.gradients.surgery.cosines import cosines
 from ava.optimization.gradients.surgery.entrance import entrance, last_parameters
-from ava.optimization.gradients.surgery.gate import ConflictGate, cosines
+from ava.optimization.gradients.surgery.gate import ConflictGate
 from ava.optimization.gradients.surgery.graph import divide
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +10,7 @@ from torch import Tensor
 
 from ava.errors import InputError
 from ava.optimization.gradients.surgery.gram import combine, gram_matrix
+from tests.distributed.two_ranks import run_on_two_ranks
 
 SHAPES = ((5, 3), (300, 400), (), (7,), (70_000,), (2, 3, 3, 3))
 
@@ -189,11 +187,4 @@ os._exit(0)  # gloo's threads now and then abort an interpreter that ends in the
 
 @pytest.mark.xdist_group("ranks")  # two launchers at once may choose the same port
 def test_shards_have_the_gram_matrix_of_the_whole(tmp_path: Path) -> None:
-    (tmp_path / "shards.py").write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    done = subprocess.run(
-        [*command, str(tmp_path / "shards.py")],
-        capture_output=True, text=True, check=False, env=environment, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    run_on_two_ranks(SCRIPT, tmp_path)

@@ -160,12 +160,46 @@ def test_what_cannot_be_is_refused(arguments, message):
         ([[torch.ones(2)], [torch.ones(3)]], None, r"tensor 0: objective 1 .*\(3,\), and another's \(2,\)"),
         ([[None], [torch.ones(2)], [torch.ones(3)]], None, "tensor 0: objective 2"),
         ([[torch.ones(2)], [torch.ones(2)]], [1.0], "2 objectives, and 1 losses"),
+        ([[torch.ones(2)], [torch.ones(2)]], ["a", "b"], "one number for each loss"),
+        ([[torch.ones(2)], [torch.ones(2)]], torch.ones(2, 2), "one number for each loss"),
+        ({"a": [torch.ones(2)]}, None, "objective 0 has str, and not a tensor or None"),
+        ([[1.0], [2.0]], None, "objective 0 has float, and not a tensor or None"),
+        ([[torch.ones(2)], [torch.ones(2).to_sparse()]], None, "objective 1 has a gradient that is not dense"),
+        ([[torch.ones(2, dtype=torch.int64)]], None, "of type int64, and not of real numbers"),
     ],
-    ids=["none", "lengths", "shapes", "shapes beside none", "losses"],
+    ids=[
+        "none",
+        "lengths",
+        "shapes",
+        "shapes beside none",
+        "losses",
+        "words",
+        "matrix",
+        "names",
+        "floats",
+        "sparse",
+        "whole numbers",
+    ],
 )
 def test_gradients_that_do_not_fit_are_refused(gradients, losses, message):
     with pytest.raises(InputError, match=message):
         GradientSurgeon("pcgrad").apply(gradients, losses)
+
+
+def test_losses_may_still_have_their_graph():
+    losses = [torch.tensor(value, requires_grad=True) * 1 for value in LOSSES]
+    one, other = (GradientSurgeon("famo").apply(rows(), given) for given in (losses, LOSSES))
+    assert torch.equal(total(one), total(other))
+
+
+@pytest.mark.parametrize("method", ["famo", "uncertainty", "gradnorm"])
+def test_another_number_of_objectives_or_a_strange_state_is_refused(method):
+    surgeon = GradientSurgeon(method)
+    surgeon.apply(rows(), LOSSES)
+    with pytest.raises(InputError, match=f"{method} has seen 3 objectives, and is told 2"):
+        surgeon.apply(rows(2), LOSSES[:2])
+    with pytest.raises(InputError, match="the saved one nothing"):
+        surgeon.load_state_dict(GradientSurgeon("pcgrad").state_dict())
 
 
 @pytest.mark.parametrize("method", ["famo", "uncertainty", "gradnorm"])

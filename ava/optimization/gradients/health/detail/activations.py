@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ava.optimization.gradients.health.statistics import wide_dtype
+from ava.optimization.optimizers.engines.batch import wide_dtype
 
 RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Threshold)
 SATURATING: dict[type[nn.Module], float] = {nn.Tanh: 2.0, nn.Softsign: 2.0, nn.Sigmoid: 1.0, nn.Hardsigmoid: 1.0}

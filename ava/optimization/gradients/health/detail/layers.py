@@ -21,8 +21,7 @@ from torch import Tensor
 from ava.errors import InputError
 from ava.optimization.gradients.health import shards
 from ava.optimization.gradients.health.measurement import Measurement
-from ava.optimization.gradients.health.statistics import wide_dtype
-from ava.optimization.optimizers.engines.batch import local
+from ava.optimization.optimizers.engines.batch import local, wide_dtype
 
 
 @dataclass(frozen=True)

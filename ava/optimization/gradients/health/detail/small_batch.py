@@ -22,7 +22,7 @@ from torch.autograd.graph import Node, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from ava.optimization.gradients.health.detail.noise_scale import noise_scale
-from ava.optimization.gradients.health.statistics import wide_dtype
+from ava.optimization.optimizers.engines.batch import wide_dtype
 
 _SMALLER = 1 - 1e-6
 """What counts as a smaller batch: a harmonic mean of equal sizes may differ from them by rounding."""

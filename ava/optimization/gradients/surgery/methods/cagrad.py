@@ -14,7 +14,7 @@ from ava.registry import NonNegativeFloat, surgery
 
 @surgery
 def cagrad(
-    objectives: Objectives, /, c: NonNegativeFloat = 0.5, rescale: Literal["none", "linear", "quadratic"] = "linear"
+    objectives: Objectives, /, c: NonNegativeFloat = 0.5, rescale: Literal["none", "linear", "quadratic"] = "none"
 ) -> Weights:
     """Conflict-averse gradient descent: the largest improvement of the worst objective, near the mean gradient g_0.
 

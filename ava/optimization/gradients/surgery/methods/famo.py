@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ava.errors import InputError
 from ava.optimization.gradients.surgery.adam import Adam
-from ava.optimization.gradients.surgery.losses import losses_of, refuse_below
+from ava.optimization.gradients.surgery.losses import losses_of, refuse_another_number, refuse_below
 from ava.optimization.gradients.surgery.objectives import Objectives
 from ava.registry import NonNegativeFloat, PositiveFloat, surgery
 
@@ -85,8 +85,7 @@ class Famo:
     def _learn(self, losses: Tensor) -> None:
         if self._xi is None or self._before is None:
             return
-        if losses.shape != self._xi.shape:
-            raise InputError(f"famo has seen {len(self._xi)} objectives, and is told {len(losses)} losses.")
+        refuse_another_number(len(self._xi), losses, "famo")
         before, self._before = self._before, None
         if not bool(losses.isfinite().all()):
             return

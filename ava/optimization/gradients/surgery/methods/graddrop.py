@@ -10,7 +10,7 @@ from ava.optimization.gradients.health import shards
 from ava.optimization.gradients.health.shards import Ranks
 from ava.optimization.gradients.surgery.rows import Rows
 from ava.optimization.gradients.surgery.shards import Column, columns_of, like
-from ava.optimization.optimizers.engines.batch import compute_dtype, counter_dtype, local
+from ava.optimization.optimizers.engines.batch import compute_dtype, local, wide_dtype
 from ava.registry import Fraction, surgery
 
 
@@ -55,6 +55,9 @@ def _combine(rows: Rows, column: Column, cut: Ranks, leaks: tuple[float, ...], r
     part = local(column.owner)
     given = torch.stack([torch.zeros_like(part) if g is None else g for g in column.parts]).to(compute_dtype(part))
     signed, like_one = given, column.owner
+    if rows.features is None and not renormalize and len(set(leaks)) == 1:
+        kept = _kept(given, leaks[0], rows.uniform(column.index, like_one))
+        return like(column.owner, kept.to(part.dtype))
     if rows.features is not None:
         signed = rows.sums((torch.sign(rows.features[column.index]) * given).sum(1))
         like_one = part.new_empty(part.shape[1:])
@@ -72,9 +75,21 @@ def _combine(rows: Rows, column: Column, cut: Ranks, leaks: tuple[float, ...], r
     return like(column.owner, combined.to(part.dtype))
 
 
+def _kept(given: Tensor, leak: float, drawn: Tensor) -> Tensor:
+    """The same of parameters with one leak, from the sums of positive and of negative parts alone.
+
+    P = p / (p - n)
+    """
+    positive, negative = given.clamp(min=0).sum(0), given.clamp(max=0).sum(0)
+    size = positive - negative
+    kept = torch.where(positive / torch.where(size == 0, torch.ones_like(size), size) > drawn, positive, negative)
+    kept = kept + 0 * size  # a selection would hide what is not finite
+    return kept if leak == 0 else leak * (positive + negative) + (1 - leak) * kept
+
+
 def _ratio(rows: Rows, cut: Ranks, before: Tensor, after: Tensor) -> Tensor:
     """The norm of the sum over that of the result, over all parts of the tensor; 1 where the result is 0."""
-    dtype = counter_dtype(before.device)
+    dtype = wide_dtype(before.device)
     squares = torch.stack([torch.linalg.vector_norm(tensor, dtype=dtype) ** 2 for tensor in (before, after)])
     squares = shards.total(squares, cut) if rows.features is None else rows.sums(squares)
     return torch.where(squares[1] == 0, torch.ones_like(squares[0]), squares[0] / squares[1]).sqrt()

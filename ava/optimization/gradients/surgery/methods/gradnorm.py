@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ava.errors import InputError
 from ava.optimization.gradients.surgery.adam import Adam
-from ava.optimization.gradients.surgery.losses import losses_of
+from ava.optimization.gradients.surgery.losses import losses_of, refuse_another_number
 from ava.optimization.gradients.surgery.objectives import Objectives
 from ava.registry import NonNegativeFloat, PositiveFloat, surgery
 
@@ -44,6 +44,7 @@ class GradNorm:
         """The weights of this step; w then takes its own. Losses that are not finite move nothing."""
         losses = losses_of(objectives, "gradnorm")
         weights = torch.ones_like(losses) if self._weights is None else self._weights
+        refuse_another_number(len(weights), losses, "gradnorm")
         self._weights = weights
         if objectives.gram is None or not bool(losses.isfinite().all()):
             return weights

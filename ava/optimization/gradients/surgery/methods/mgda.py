@@ -63,4 +63,5 @@ def _losses(objectives: Objectives, normalization: str) -> Array:
             key="normalization", value=normalization, hint="Use `l2`.",
         )  # fmt: skip
     largest = losses.max(initial=0.0)
-    return np.asarray((losses / largest).clip(min=_FLOOR)) if largest > 0 else np.ones_like(losses)
+    with np.errstate(invalid="ignore"):  # an infinite loss has no weight: not a number, for a guard to see
+        return np.asarray((losses / largest).clip(min=_FLOOR)) if largest > 0 else np.ones_like(losses)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ava.optimization.gradients.surgery.adam import Adam
-from ava.optimization.gradients.surgery.losses import losses_of
+from ava.optimization.gradients.surgery.losses import losses_of, refuse_another_number
 from ava.optimization.gradients.surgery.objectives import Objectives
 from ava.registry import PositiveFloat, surgery
 
@@ -42,6 +42,7 @@ class Uncertainty:
         """The weights of this step; s then takes its own. Losses that are not finite move nothing."""
         losses = losses_of(objectives, "uncertainty")
         s = torch.zeros_like(losses) if self._log_variances is None else self._log_variances
+        refuse_another_number(len(s), losses, "uncertainty")
         weights = torch.exp(-s)
         if bool(losses.isfinite().all()):
             s = self._adam.step(s, 1 - weights * losses)

@@ -1,0 +1,32 @@
+"""What forward passes write into a model's buffers, as BatchNorm its statistics, undone where a step is skipped.
+
+A sample that is not a number makes running means so for good: every evaluation after it would be, too.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class KeptBuffers:
+    """The buffers of a model as they stand.
+
+    Args:
+        model: whose.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._kept = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+
+    @torch.no_grad()
+    def put_back(self, skipped: Tensor) -> None:
+        """Make them what they were where the step is skipped; an accelerator is not waited for.
+
+        Args:
+            skipped: 0-dim, 0 where the step is taken.
+        """
+        if skipped.device.type == "cpu" and not skipped.numpy():  # memory of the host, which is there already
+            return
+        for buffer, before in self._kept:
+            buffer.copy_(torch.where(skipped.to(buffer.device) == 0, buffer, before))
