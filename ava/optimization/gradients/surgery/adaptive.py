@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ava.errors import InputError
 from ava.optimization.gradients.surgery.alignment import align
-from ava.optimization.gradients.surgery.binding import bind, needs
+from ava.optimization.gradients.surgery.binding import bind_within, needs
 from ava.optimization.gradients.surgery.comparison import Comparison
 from ava.optimization.gradients.surgery.entrance import last_parameters
 from ava.optimization.gradients.surgery.every_gradient import each_apart
@@ -70,7 +70,7 @@ class AdaptiveGradientSurgeon:
         threshold = check("conflict_threshold", conflict_threshold, float)
         if not -1 <= threshold <= 1:
             raise InputError("must be a cosine, from -1 to 1.", key="conflict_threshold", value=threshold)
-        self._needs, self._method = needs(method), bind(method, **options)
+        self._needs, self._method = needs(method), bind_within(AdaptiveGradientSurgeon, method, options)
         if self._needs == "losses":
             problem = "weighs losses by their values and resolves no conflict of gradients."
             raise InputError(problem, key="method", value=method, hint="Use GradientSurgeon, or another method.")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from ava import registry
+from ava.errors import InputError, nearest
 from ava.optimization.options import check_all
 
 
@@ -34,6 +35,21 @@ def bind(name: str, /, **options: Any) -> Callable[..., Any]:
     if inspect.isclass(builder):
         return cast(Callable[..., Any], builder(**checked))
     return functools.partial(builder, **checked)
+
+
+def bind_within(surgeon: type, name: str, options: dict[str, Any]) -> Callable[..., Any]:
+    """Build a method from what was given to a class that has options of its own.
+
+    Raises:
+        InputError: as `bind`; neither the class nor the method has an option.
+    """
+    theirs = [key for key, p in inspect.signature(surgeon).parameters.items() if p.kind is not p.VAR_KEYWORD]
+    known = [*theirs, *registry.surgery[name].own]
+    for key in options:
+        if key not in known:
+            problem = f"{surgeon.__name__} with method={name} has no option {key!r}; it has: {', '.join(known)}."
+            raise InputError(problem, hint=nearest(key, known))
+    return bind(name, **options)
 
 
 def needs(name: str) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ava.errors import InputError
 from ava.optimization.gradients.surgery.alignment import Aligned, Gradients, align
-from ava.optimization.gradients.surgery.binding import bind, needs
+from ava.optimization.gradients.surgery.binding import bind_within, needs
 from ava.optimization.gradients.surgery.gram import combine, gram_matrix
 from ava.optimization.gradients.surgery.losses import values_of
 from ava.optimization.gradients.surgery.objectives import Objectives, Remembering, ask, restore
@@ -47,7 +47,7 @@ class GradientSurgeon:
     ) -> None:
         self.reduction = check("reduction", reduction, Literal["sum", "mean"])
         self.seed = check("seed", seed, NonNegativeInt)
-        self._method, self._needs = bind(method, **options), needs(method)
+        self._method, self._needs = bind_within(GradientSurgeon, method, options), needs(method)
         self._steps = 0
 
     def apply(self, gradients: Gradients, losses: Sequence[float | Tensor] | None = None) -> list[Tensor | None]:
