@@ -158,7 +158,8 @@ def _clip(run: Run, found: Measurement) -> torch.Tensor | None:
     if run.optimizer.fused is not None:
         return None
     factor = run.clip(found)
-    return None if factor is None else factor.reciprocal()
+    # torch's fused kernels take a scale in float32 only.
+    return None if factor is None else factor.reciprocal().clamp(max=torch.finfo(torch.float32).max).float()
 
 
 @contextmanager

@@ -98,7 +98,9 @@ class Reconciler:
             self._check(losses)
             if not self._num_batches:
                 take(self._parameters)
-                self._before = copy.deepcopy(self._decisions.state_dict())
+                before = self._decisions.state_dict()
+                # What a method remembers may change in place; weights and Gram matrices are replaced.
+                self._before = before | {"method": copy.deepcopy(before["method"])}
             self._num_batches += 1
             self._scale = scale / len(losses) if self._reduction == "mean" else scale
             self._add_losses(losses, weight)
