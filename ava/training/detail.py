@@ -60,6 +60,7 @@ def watched(run: Run, look: CloseLook | None, window: Window, index: int) -> Ite
     Raises:
         NonFiniteOperation: with `health.anomaly`, on entering or leaving it.
     """
-    anomaly = AnomalyWatch(run.model, window.batches[index]) if run.watch.anomaly else nullcontext()
+    held = None if run.surgery is None else run.surgery.gradients
+    anomaly = AnomalyWatch(run.model, window.batches[index], held) if run.watch.anomaly else nullcontext()
     with anomaly, nullcontext() if look is None else look.micro_batch(index):
         yield

@@ -78,3 +78,22 @@ def test_anomaly_changes_nothing_where_all_is_well():
             training_step(run, next(windows))
         found.append(weights(run))
     assert found[0].equal(found[1])
+
+
+@pytest.mark.parametrize("level", ["parameters", "features"])
+def test_anomaly_beside_surgery_blames_no_mask(level):
+    """A NaN that a mask cuts off leaves all rows finite."""
+    from ava.data.loader import Position
+    from ava.training.step import training_step
+
+    chosen = ["task=digits_multitask", "model=mlp", "model.width=8", "surgery=pcgrad", f"surgery.level={level}"]
+    run, _ = small_run(*chosen, "health.anomaly=true")
+    plain = type(run.task).losses
+
+    def losses(model, batch):
+        parts = plain(run.task, model, batch)
+        return {name: part + (part * 0 - 1).relu().sqrt() for name, part in parts.items()}
+
+    object.__setattr__(run.task, "losses", losses)
+    training_step(run, next(run.loader.windows(Position())))
+    assert weights(run).isfinite().all()

@@ -67,14 +67,19 @@ class AnomalyWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Args:
         model: the plain model; its parameters and buffers are looked at first.
         batch: what goes in by name, so that a tensor that holds a NaN can be named.
+        gradients: what the backward pass left, where that is not in the parameters' `.grad`.
 
     Raises:
         NonFiniteOperation: on entry where a parameter is not finite, within it, or on leaving it.
     """
 
-    def __init__(self, model: nn.Module, batch: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, batch: Mapping[str, Any] | None = None,
+        gradients: Callable[[], Iterable[Tensor]] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()  # type: ignore[no-untyped-call]
         self.model, self.batch = model, batch or {}
+        self._gradients = gradients or (lambda: (p.grad for p in model.parameters() if p.grad is not None))
         self._path: list[str] = []
         self._has_run = False
         self._calls: dict[int, _Call] = {}
@@ -99,7 +104,7 @@ class AnomalyWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             handle.remove()
         self._handles, self._calls = [], {}
         wrong = self._found or self._outside
-        if kind is None and wrong is not None and not _gradients_are_finite(self.model):
+        if kind is None and wrong is not None and not self._is_well():
             raise wrong
 
     def __torch_dispatch__(
@@ -166,6 +171,11 @@ class AnomalyWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         handle = node.register_hook(judge)
 
+    def _is_well(self) -> bool:
+        """Whether there are gradients, and all are finite."""
+        gradients = list(self._gradients())
+        return bool(gradients) and all(map(_is_finite, gradients))
+
     def _came_in(self, call: _Call, inputs: list[Span]) -> NonFiniteOperation:
         held = [f"`{name}`" for name, value in self.batch.items() if any(s.has_nan for s in _spans(value))]
         carrier = f"the batch's {', '.join(held)}" if held else "a constant or a tensor from before this step"
@@ -195,12 +205,6 @@ def _check_weights(model: nn.Module) -> None:
     for name, buffer in model.named_buffers():
         if not _is_finite(buffer) and _span(buffer).has_nan:
             raise NonFiniteOperation(f"buffer `{name}`", "NaN", "parameter")
-
-
-def _gradients_are_finite(model: nn.Module) -> bool:
-    """Whether there are gradients, and all are finite."""
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    return bool(gradients) and all(map(_is_finite, gradients))
 
 
 def _is_looked_at(leaf: Any) -> bool:

@@ -28,7 +28,7 @@ class ParameterRows:
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self._parameters = parameters
-        self._rows: list[Row] = []
+        self.rows: list[Row] = []
 
     def backward(self, losses: Sequence[Tensor], seeds: Sequence[Tensor]) -> None:
         """Add one micro-batch.
@@ -37,18 +37,18 @@ class ParameterRows:
             losses: T, of one graph.
             seeds: what each is multiplied with.
         """
-        rows, self._rows = self._rows, []
+        rows, self.rows = self.rows, []
         for index, (loss, seed) in enumerate(zip(losses, seeds, strict=True)):
             if rows:
                 for parameter, gradient in zip(self._parameters, rows[index], strict=True):
                     parameter.grad = gradient
                 rows[index] = []
             torch.autograd.backward(loss, seed, retain_graph=index < len(losses) - 1)
-            self._rows.append(take(self._parameters))
+            self.rows.append(take(self._parameters))
 
     def align(self, ranks: Ranks) -> Aligned:
         """Hand the rows over side by side, averaged over all ranks, and forget them."""
-        rows, self._rows = self._rows, []
+        rows, self.rows = self.rows, []
         ranks.complete(rows, self._parameters)
         for row in rows:
             ranks.average_(row)

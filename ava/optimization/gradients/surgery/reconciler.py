@@ -142,6 +142,11 @@ class Reconciler:
             self._decisions.load_state_dict(self._before | {"step": self._decisions.step})
             self._begin()
 
+    def gradients(self) -> list[Tensor]:
+        """What the micro-batches so far have left."""
+        rows = [*self._rows.rows, [parameter.grad for parameter in self._parameters]]
+        return [gradient for row in rows for gradient in row if gradient is not None]
+
     @property
     def weights(self) -> Tensor | None:
         """(T,) float64 on the CPU, those last worked out; None before, and of methods that need rows."""

@@ -139,7 +139,10 @@ def test_resumes_bit_for_bit(method):
     ("arguments", "message"),
     [
         ({"method": "pcgard"}, "Did you mean `pcgrad`"),
-        ({"method": "graddrop", "leek": 0.1}, "graddrop has no option 'leek'; it has: method, reduction, seed, leak, renormalize.*`leak`"),
+        (
+            {"method": "graddrop", "leek": 0.1},
+            "graddrop has no option 'leek'; it has: method, reduction, seed, leak, renormalize.*`leak`",
+        ),
         ({"method": "graddrop", "leak": 1.5}, "leak=1.5: must be"),
         ({"method": "pcgrad", "every": 2}, "pcgrad has no option 'every'"),
         ({"reduction": "average"}, "reduction=average: must be one of 'sum', 'mean'"),
