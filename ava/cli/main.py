@@ -95,9 +95,9 @@ def _bench(words: list[str]) -> int:
         problem = "a measurement has to be named"
         if measurement is not None:
             problem = f"there is no measurement {measurement!r}"
-        hint = nearest(measurement, _MEASUREMENTS) if measurement is not None else None
+        hint = nearest(measurement, _MEASUREMENTS, "ava bench {}") if measurement is not None else None
         raise InputError(
-            f"{problem}; there are: {', '.join(_MEASUREMENTS)}.", hint=hint or "Write `ava bench health`, for example."
+            f"{problem}; there are: {', '.join(_MEASUREMENTS)}.", hint=hint or "Write `ava bench loop`, for example."
         )
     measure: Callable[[list[str]], int] = importlib.import_module(f"ava.bench.{measurement}").main
     return measure(rest)
