@@ -160,7 +160,8 @@ def _train(config: Config, training: Run, plan: Plan, folder: Path, remarks: lis
             info = _introduction(config, training, plan, folder) | {"notices": remarks}
             for listener in listeners:
                 listener.on_start(info)
-        with breakdowns(lambda: training.step + 1, incidents):
+        # What breaks on one rank only is written there: the others know no more than that it is gone.
+        with breakdowns(lambda: training.step + 1, IncidentLog(folder / "incidents.jsonl")):
             status = trainer.train()
         if not world.is_main:
             return {}

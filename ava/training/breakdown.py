@@ -17,7 +17,7 @@ def breakdowns(step: Callable[[], int], incidents: IncidentLog | None) -> Iterat
 
     Args:
         step: gives the step at which it happens.
-        incidents: where it is written; None on ranks other than 0, which only tell.
+        incidents: where it is written, by the rank that it befell; None only tells.
 
     Raises:
         TrainingFailed: instead of an error that nobody expected.

@@ -64,3 +64,13 @@ def test_surgery_on_two_ranks_equals_one(tmp_path, extra):
         launch(ranks, *common, f"run_dir={tmp_path / str(ranks)}")
     rel = 1e-2 if "precision=bf16" in extra else 1e-4
     assert losses(tmp_path / "2")[0] == pytest.approx(losses(tmp_path / "1")[0], rel=rel)
+
+
+def test_an_anomaly_of_one_rank_is_in_the_incidents(tmp_path):
+    """Sample 17 goes to one of two ranks, whichever: that rank names what happened, in the run's own file."""
+    (tmp_path / "damaged.py").write_text(DAMAGED)
+    arguments = ["plugins=[damaged]", "task=classification", "data=damaged", "health.anomaly=true"]
+    done = launch(2, *arguments, f"run_dir={tmp_path / 'run'}", check=False, PYTHONPATH=str(tmp_path))
+    assert done.returncode != 0
+    told = [json.loads(line)["error"] for line in (tmp_path / "run" / "incidents.jsonl").read_text().splitlines()]
+    assert any("the batch's `inputs`" in text for text in told)
