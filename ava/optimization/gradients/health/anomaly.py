@@ -81,7 +81,7 @@ class AnomalyWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.model, self.batch = model, batch or {}
         self._gradients = gradients or (lambda: (p.grad for p in model.parameters() if p.grad is not None))
         self._path: list[str] = []
-        self._has_run = False
+        self._has_run = self._has_differentiated = False
         self._calls: dict[int, _Call] = {}
         self._found: NonFiniteOperation | None = None
         self._outside: NonFiniteOperation | None = None
@@ -90,7 +90,8 @@ class AnomalyWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> AnomalyWatch:
         _check_weights(self.model)
-        self._path, self._calls, self._has_run = [], {}, False
+        self._path, self._calls = [], {}
+        self._has_run = self._has_differentiated = False
         self._found = self._outside = None
         for name, module in self.model.named_modules():
             self._handles.append(module.register_forward_pre_hook(self._entering(name)))
@@ -113,6 +114,7 @@ class AnomalyWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if self._is_judging:
             return func(*args, **kwargs)
+        self._has_differentiated |= torch._C._current_autograd_node() is not None
         name: str = func.overloadpacket.__name__
         call = self._call(name.removeprefix("_"))
         # An operation in place leaves nothing of what went in.
@@ -179,7 +181,7 @@ class AnomalyWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _came_in(self, call: _Call, inputs: list[Span]) -> NonFiniteOperation:
         held = [f"`{name}`" for name, value in self.batch.items() if any(s.has_nan for s in _spans(value))]
         carrier = f"the batch's {', '.join(held)}" if held else "a constant or a tensor from before this step"
-        if not held and self._has_run and not self._path and _has_other_ranks():
+        if not held and self._has_differentiated and _has_other_ranks():  # a loss is each rank's own
             carrier = "the gradients that another rank sent, whose own message names the operation"
         return NonFiniteOperation(
             carrier, "NaN", "input", module=call.module, place=call.place, source=call.source, inputs=tuple(inputs)
@@ -188,6 +190,7 @@ class AnomalyWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _entering(self, name: str) -> Callable[[nn.Module, Any], None]:
         def note(module: nn.Module, inputs: Any) -> None:
             self._path.append(name)
+            self._has_differentiated = False
 
         return note
 
@@ -237,7 +240,9 @@ def _numbers(name: str, args: tuple[Any, ...]) -> list[Span]:
     """What a tensor is combined with, where that is a number."""
     if name.strip("_") not in _ARITHMETIC or len(args) < 2 or not isinstance(args[1], int | float):
         return []
-    return [Span(args[1], args[1], args[1] == 0, args[1] != args[1], abs(args[1]) == math.inf, (), "number")]
+    number = args[1]
+    end = number if math.isfinite(number) else None
+    return [Span(end, end, number == 0, math.isnan(number), math.isinf(number), (), "number")]
 
 
 def _span(leaf: Tensor) -> Span:

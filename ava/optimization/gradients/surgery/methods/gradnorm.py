@@ -22,7 +22,8 @@ class GradNorm:
         minimise over w    sum_i |w_i g_i - G r_i^alpha|,    g_i = |grad_i|,  G = mean_i(w_i g_i) held constant
         d/dw_i = g_i sign(w_i g_i - G r_i^alpha);    then w = T w / sum(w)
 
-    w follows Adam and is 1 at first. A weight that a step would make negative becomes 0.
+    w follows Adam and is 1 at first. A weight that a step would make negative becomes 0. Norms are in units of the first
+    step's mean, so that Adam's eps means the same whatever the gradients' scale.
 
     Args:
         alpha: how strongly objectives that lag are pulled up; 0 makes all gradients of one length.
@@ -39,6 +40,7 @@ class GradNorm:
         self._adam = Adam(lr)
         self._weights: Tensor | None = None
         self._first: Tensor | None = None
+        self._unit = 0.0
 
     def __call__(self, objectives: Objectives, /) -> Tensor:
         """The weights of this step; w then takes its own. Losses that are not finite move nothing."""
@@ -51,25 +53,28 @@ class GradNorm:
         if self._first is None:
             self._first = _refuse_not_positive(losses)
         norms = objectives.gram.diagonal().clamp(min=0).sqrt()
-        moved = self._adam.step(weights, self._gradient(weights, norms, losses / self._first)).clamp(min=0)
+        self._unit = self._unit or float(norms.mean())
+        scaled = norms / self._unit if self._unit else norms
+        moved = self._adam.step(weights, self._gradient(weights, scaled, losses / self._first)).clamp(min=0)
         self._weights = moved * (len(moved) / moved.sum())
         return weights
 
     def state_dict(self) -> dict[str, Any]:
-        """w, its optimizer's state and the first losses."""
-        return {"weights": self._weights, "first": self._first, "adam": self._adam.state_dict()}
+        """w, its optimizer's state, the first losses and the first norms' mean."""
+        return {
+            "weights": self._weights, "first": self._first, "unit": self._unit, "adam": self._adam.state_dict()
+        }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` gave."""
-        self._weights, self._first = state["weights"], state["first"]
+        self._weights, self._first, self._unit = state["weights"], state["first"], state["unit"]
         self._adam.load_state_dict(state["adam"])
 
     def _gradient(self, weights: Tensor, norms: Tensor, progress: Tensor) -> Tensor:
-        """Of the L1 distance; the norms are over their mean, so that Adam's eps means the same at every scale."""
-        unit = norms / norms.mean() if norms.any() else norms
-        lengths = weights * unit
+        """Of the L1 distance."""
+        lengths = weights * norms
         rates = progress / progress.mean() if progress.any() else torch.ones_like(progress)
-        return unit * torch.sign(lengths - lengths.mean() * rates.clamp(min=0) ** self._alpha)
+        return norms * torch.sign(lengths - lengths.mean() * rates.clamp(min=0) ** self._alpha)
 
 
 def _refuse_not_positive(losses: Tensor) -> Tensor:
