@@ -74,3 +74,34 @@ def test_an_anomaly_of_one_rank_is_in_the_incidents(tmp_path):
     assert done.returncode != 0
     told = [json.loads(line)["error"] for line in (tmp_path / "run" / "incidents.jsonl").read_text().splitlines()]
     assert any("the batch's `inputs`" in text for text in told)
+
+
+WEIGHED = """
+from torch.distributed import get_rank
+from ava.registry import task
+from ava.tasks.classification import Classification
+
+class Weighed(Classification):
+    def losses(self, model, batch):
+        loss = super().losses(model, batch)["loss"]
+        return {"loss": loss * (1.0 if get_rank() == 0 else float("nan"))}
+
+@task(kind="images")
+def weighed(data, /):
+    "The digits, with a weight that is not a number on the second rank."
+    return Weighed(data)
+"""
+
+
+def test_the_rank_whose_loss_is_nan_does_not_blame_another(tmp_path):
+    """The other rank says that it was sent; neither message may send the reader in a circle."""
+    (tmp_path / "weighed.py").write_text(WEIGHED)
+    arguments = ["plugins=[weighed]", "task=weighed", "data=digits", "health.anomaly=true"]
+    done = launch(2, *arguments, f"run_dir={tmp_path / 'run'}", check=False, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    told = [json.loads(line)["error"] for line in (tmp_path / "run" / "incidents.jsonl").read_text().splitlines()]
+    own = [text for text in told if "weighed.py" in text]
+    assert len(own) == 1
+    assert "with a constant" in own[0]
+    assert "another rank" not in own[0]
+    assert own[0].endswith("number[] of NaN.")

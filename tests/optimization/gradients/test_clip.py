@@ -208,3 +208,20 @@ def test_what_cannot_be_is_refused(call, says):
     with pytest.raises(InputError) as raised:
         call(parameters_with(1.0))
     assert says in str(raised.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_the_norm_has_the_type_that_torch_gives(dtype):
+    parameter = torch.nn.Parameter(torch.zeros(3, dtype=dtype))
+    parameter.grad = torch.full_like(parameter, 2.0)
+    norm = get_clip("none")([parameter])
+    assert norm.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    parameter.grad = torch.full_like(parameter, 3e38)
+    assert get_clip("none")([parameter]).isfinite()
+
+
+def test_a_model_stands_for_its_parameters():
+    model = torch.nn.Linear(2, 2)
+    model(torch.ones(1, 2)).sum().backward()
+    assert get_clip("norm")(model, clip_norm=0.1) > 0.1
+    assert torch.nn.utils.get_total_norm([p.grad for p in model.parameters()]) <= 0.1

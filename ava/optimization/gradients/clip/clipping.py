@@ -16,7 +16,8 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from ava import registry
 from ava.errors import InputError
@@ -62,11 +63,11 @@ class Clipping:
         self.name, self.options = name, options
         self.clip = bind(name, **options)
 
-    def __call__(self, parameters: Iterable[Tensor], **options: Any) -> Tensor:
+    def __call__(self, parameters: Iterable[Tensor] | nn.Module, **options: Any) -> Tensor:
         """Clip the gradients.
 
         Args:
-            parameters: those that have a gradient are measured and clipped.
+            parameters: of a model, or the model; those that have a gradient are measured and clipped.
             options: in place of those it was made with; only where it remembers nothing.
 
         Returns:
@@ -76,11 +77,11 @@ class Clipping:
             InputError: the options cannot be, or come too late.
         """
         clip = self._with(options) if options else self.clip
-        measured = measure(parameters)
+        measured = measure(parameters.parameters() if isinstance(parameters, nn.Module) else parameters)
         factor = clip(measured)
         if factor is not None:
             scale_(measured, factor)
-        return measured.norm
+        return _as_given(measured)
 
     def state_dict(self) -> dict[str, Any]:
         """What the clip remembers, as tensors; empty where it remembers nothing."""
@@ -107,3 +108,11 @@ class Clipping:
             problem = f"clip {self.name} remembers the steps before, so its options are given once."
             raise InputError(problem, hint=f"Write `clip = get_clip({self.name!r}, {given})`, then `clip(parameters)`.")
         return bind(self.name, **{**self.options, **options})
+
+
+def _as_given(measured: Measurement) -> Tensor:
+    """The norm in the type that torch would give it: float32, unless a gradient is float64."""
+    if any(gradient.dtype is torch.float64 for gradient in measured.gradients):
+        return measured.norm
+    largest = torch.finfo(torch.float32).max
+    return torch.where(measured.norm.isfinite(), measured.norm.clamp(max=largest), measured.norm).float()

@@ -22,8 +22,8 @@ class GradNorm:
         minimise over w    sum_i |w_i g_i - G r_i^alpha|,    g_i = |grad_i|,  G = mean_i(w_i g_i) held constant
         d/dw_i = g_i sign(w_i g_i - G r_i^alpha);    then w = T w / sum(w)
 
-    w follows Adam and is 1 at first. A weight that a step would make negative becomes 0. Norms are in units of the first
-    step's mean, so that Adam's eps means the same whatever the gradients' scale.
+    w follows Adam and is 1 at first. A weight that a step would make negative becomes 0. Norms are in units of the
+    first step's mean, so that Adam's eps means the same whatever the gradients' scale.
 
     Args:
         alpha: how strongly objectives that lag are pulled up; 0 makes all gradients of one length.
