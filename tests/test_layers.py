@@ -1,6 +1,8 @@
 """Imports point down, and only the top two layers know Hydra."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,11 @@ def test_only_config_and_cli_know_hydra(path):
 def test_every_package_has_a_floor():
     packages = {path.name for path in PACKAGE.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
     assert packages <= FLOOR.keys()
+
+
+def test_a_run_imports_nothing_dear_before_it_needs_it():
+    """The compiler alone takes 0.8 s of processor time to import, which every run would pay."""
+    dear = ["torch._dynamo", "torch.distributed.tensor", "matplotlib", "sklearn", "scipy"]
+    question = f"import sys, ava.config.build; print([name for name in {dear} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -87,9 +87,10 @@ class Journal:
         details, self._details = self._details, []
         return details
 
-    def forget(self) -> None:
-        """Tell no line of what has been fetched: the run went back to before it."""
-        self._known, self._details = [], []
+    def forget(self, after: int) -> None:
+        """Tell no line of what was fetched of later steps: the run went back to step `after`."""
+        self._known = [one for one in self._known if one.report.step <= after]
+        self._details = [row for row in self._details if row["step"] <= after]
 
     def read(self, seconds: float) -> dict[str, float]:
         """The last step's line, with the throughput since the last reading.

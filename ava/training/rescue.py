@@ -73,7 +73,7 @@ class Rescue:
         for one in wrong:
             self._note(one, "rollback")
         self._go_back()
-        journal.forget()
+        journal.forget(after=self._step)
         return False
 
     def _go_back(self) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from ava.errors import TrainingFailed
 from ava.reporting.incidents import IncidentLog
+from ava.reporting.listener import Listener
 from ava.reporting.metrics import MetricsLog
 from ava.training.loop import Trainer
 from ava.training.step import training_step
@@ -154,6 +155,22 @@ def test_rollback_returns_to_the_last_reading_and_goes_on_with_other_samples(tmp
     assert steps == sorted(set(steps)) == list(range(4, 25, 4))
     evaluated = [row["step"] for row in rows if "eval/loss" in row]
     assert evaluated == [6, 12, 18, 24]
+
+
+def test_what_was_seen_before_the_kept_step_is_told_after_a_rollback(tmp_path):
+    """Evaluations keep the run between two log lines: details of steps up to there are not lost with the later ones."""
+    run, plan = damaged_run(
+        "health.on_nonfinite=rollback", "trainer.log_every=12", "trainer.eval_every=2", "health.detail_every=1",
+        "trainer.max_steps=24",
+    )  # fmt: skip
+    seen = []
+
+    class Details(Listener):
+        def on_detail(self, row):
+            seen.append(row["step"])
+
+    Trainer(run, plan, tmp_path, [Details()], IncidentLog(tmp_path / "incidents.jsonl")).train()
+    assert seen == list(range(1, 25))
 
 
 def test_rollback_gives_up_when_it_does_not_help(tmp_path):

@@ -15,9 +15,6 @@ from ava.optimization.gradients.health import shards
 from ava.optimization.gradients.health.measurement import Statistics
 from ava.optimization.optimizers.engines.batch import wide_dtype
 
-SUMS = ("sum", "zeros", "nans", "infs")
-EXTREMES = ("max", "negative min")
-
 
 @dataclass(frozen=True)
 class Gathered:

@@ -204,9 +204,6 @@ class AdaptiveGradientSurgeon:
     ) -> list[Tensor | None]:
         """What the method makes of every objective's whole gradient."""
         aligned = align(now.average(rows, leaves))
-        combined: list[Tensor | None] = [None] * aligned.num_tensors
-        for place, (_, gradient) in aligned.heads.items():
-            combined[place] = gradient
         compared = {id(parameter) for parameter in now.shared}
         places = [index for index, place in enumerate(aligned.shared) if id(leaves[place]) in compared]
         gram = gram_matrix([[row[index] for index in places] for row in aligned.rows]) / float(seed) ** 2
@@ -219,9 +216,7 @@ class AdaptiveGradientSurgeon:
             found = self._method(Rows(aligned.rows, step=now.step, seed=self.seed))
         else:
             found = combine(aligned.rows, torch.tensor(self._weights(gram, now)))
-        for place, resolved in zip(aligned.shared, found, strict=True):
-            combined[place] = resolved
-        return combined
+        return aligned.in_order(found, [1.0] * len(rows))
 
     def _look(self, gram: Tensor) -> bool:
         """Show the gate a Gram matrix; whether there is a conflict."""
