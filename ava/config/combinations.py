@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Iterator, Sequence
 
 from ava import registry
-from ava.config.schema import PARTS, Config, LRFinder
+from ava.config.schema import PARTS, Config
+from ava.config.sections import LRFinder
 from ava.config.validate import check_fields, gather
 from ava.errors import InputError, nearest
 from ava.optimization.learning_rate.course import course

@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ava.config.limits import read_capped
-from ava.config.schema import Config, Sweep
+from ava.config.schema import Config
+from ava.config.sections import Sweep
 from ava.config.validate import validate
 from ava.errors import InputError
 

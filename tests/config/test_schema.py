@@ -16,9 +16,10 @@ def read(path):
 @pytest.mark.parametrize("section", [name for name in SECTIONS if name != "trainer"])
 def test_the_first_file_of_a_section_lists_every_key_with_its_default(section):
     defaults = {key: default for key, (_, default) in fields_of(SECTIONS[section]).items()}
-    chosen = next(choice[section] for choice in read("config.yaml")["defaults"] if section in choice)
-
-    assert read(f"{section}/{chosen}.yaml") == defaults
+    chosen = next(c[section] for c in read("config.yaml")["defaults"] if isinstance(c, dict) and section in c)
+    shared = f"{section}/_shared" in read("config.yaml")["defaults"]
+    read_keys = (read(f"{section}/_shared.yaml") if shared else {}) | read(f"{section}/{chosen}.yaml")
+    assert read_keys == {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
 
 
 def test_the_primary_file_lists_every_root_key_and_every_trainer_key():
