@@ -17,6 +17,7 @@ from ava.checkpoint.checkpoint import load
 from ava.config.notices import notices
 from ava.config.parts import build_run
 from ava.config.paths import default_run_dir
+from ava.config.precision import settle
 from ava.config.saved import to_yaml
 from ava.config.schema import Config, ResumePlan
 from ava.config.search import search, take_up
@@ -59,6 +60,7 @@ def run(config: Config, *, saved: ResumePlan | None) -> dict[str, Any]:
         join(config.trainer.device, config.distributed.timeout_s, config.distributed.backend) as world,
         deterministic_kernels(config.trainer.deterministic),
     ):
+        config, settled = settle(config, world.device)
         training, plan = build_run(config, world)
         _check_monitor(config, training)
         _check_objectives(config, training)
@@ -67,7 +69,7 @@ def run(config: Config, *, saved: ResumePlan | None) -> dict[str, Any]:
         with _claimed(config, saved, world) as folder:
             if saved is not None and not saved.new_run:
                 world.together(lambda: training.restore(load(saved.checkpoint)))
-            remarks = notices(training, saved)
+            remarks = [*settled, *notices(training, saved)]
             if config.lr_finder.enabled and saved is None:
                 config, said = take_up(config, search(config, training, folder))
                 training, plan = build_run(config, world)
@@ -92,6 +94,7 @@ def find_lr(config: Config, *, saved: ResumePlan | None) -> tuple[Findings, Path
         join(config.trainer.device, config.distributed.timeout_s, config.distributed.backend) as world,
         deterministic_kernels(config.trainer.deterministic),
     ):
+        config, _ = settle(config, world.device)
         training, _ = build_run(config, world)
         if saved is not None:
             world.together(lambda: training.restore(load(saved.checkpoint)))
@@ -202,7 +205,7 @@ def _introduction(config: Config, training: Run, plan: Plan, folder: Path) -> di
         "run_dir": str(folder), "first_step": training.step + 1, "total_steps": plan.total_steps,
         "parameters": _num_parameters(training), "unit": "samples", "task": config.task.name,
         "model": config.model.name, "optimizer": config.optimizer.name, "scheduler": config.scheduler.name,
-        "device": str(training.world.device), "ranks": training.world.size,
+        "device": str(training.world.device), "ranks": training.world.size, "precision": training.policy.name,
         "data": training.task.data.description,
     }  # fmt: skip
 
@@ -217,6 +220,7 @@ def _facts(
         "parameters": _num_parameters(training), "monitor": plan.monitor, "mode": plan.mode, "baselines": baselines,
         "run_dir": str(folder), "task": config.task.name, "model": config.model.name,
         "optimizer": config.optimizer.name, "scheduler": config.scheduler.name, "seed": config.seed,
+        "precision": training.policy.name,
     }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 
 from ava import registry
+from ava.config.precision import check_precision
 from ava.config.schema import PARTS, Config
 from ava.config.sections import LRFinder
 from ava.config.validate import check_fields, gather
@@ -23,7 +24,10 @@ def check_combinations(config: Config) -> None:
     Raises:
         InputError: names the keys, their values and what would do.
     """
-    checks = (_kinds, _lengths, _trainer, _clip, _health, _surgery, _scheduler, _lr_finder, _checkpoint, _optimizer)
+    checks = (
+        _kinds, _lengths, _trainer, _clip, _health, _surgery, _scheduler, _lr_finder, _checkpoint, _optimizer,
+        check_precision,
+    )  # fmt: skip
     problems = [problem for check in checks for problem in check(config)]
     if problems:
         raise gather(problems)
@@ -56,7 +60,7 @@ def _lengths(config: Config) -> Iterator[InputError]:
 
 def _trainer(config: Config) -> Iterator[InputError]:
     trainer = config.trainer
-    if trainer.accumulate > trainer.batch_size:
+    if trainer.accumulate != "auto" and trainer.accumulate > trainer.batch_size:
         problem = f"cannot cut trainer.batch_size={trainer.batch_size} samples into more micro-batches than samples."
         yield InputError(problem, key="trainer.accumulate", value=trainer.accumulate)
     if trainer.early_stop_patience is not None and trainer.eval_every == 0:
@@ -121,7 +125,7 @@ def _surgery(config: Config) -> Iterator[InputError]:
         why = f"surgery.every={options['every']} counts" if options["every"] > 1 else f"surgery={name} learns from"
         problem = f"takes gradients twice a step, and {why} one."
         yield InputError(problem, key="optimizer.sam_rho", value=rho, hint="Leave one of them out.")
-    if options["level"] == "features" and trainer.accumulate > 1:
+    if options["level"] == "features" and trainer.accumulate != 1:
         problem = f"compares features over all samples, but trainer.accumulate={trainer.accumulate} cuts them up."
         yield InputError(problem, key="surgery.level", value="features", hint="Use surgery.level=parameters.")
     if options["every"] > 1 and registry.surgery[name].tags.get("needs") == "rows":
@@ -217,7 +221,7 @@ def _fused_backward(config: Config, stages: Sequence[Stage]) -> Iterator[InputEr
         (any("estimate" in stage.variants for stage in stages), f"optimizer={name} needs estimates beside the gradient",
          "Leave it out, or choose another optimizer."),
         (trainer.clip != "none", f"trainer.clip={trainer.clip} looks at all of them", "Add `trainer.clip=none`."),
-        (trainer.accumulate > 1, f"trainer.accumulate={trainer.accumulate} adds up several", "Leave one of them out."),
+        (trainer.accumulate != 1, f"trainer.accumulate={trainer.accumulate} adds up several", "Leave one of them out."),
     ]  # fmt: skip
     for applies, reason, hint in reasons:
         if applies:

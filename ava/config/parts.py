@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ava import registry
+from ava.config.precision import scaling_options
 from ava.config.schema import Config, Part
 from ava.data.loader import TrainingLoader
 from ava.distributed.world import World
@@ -25,7 +26,7 @@ from ava.optimization.optimizers.composed import ComposedOptimizer
 from ava.optimization.optimizers.parameter_groups import decay_groups
 from ava.optimization.optimizers.wrappers.ema import EMA
 from ava.optimization.optimizers.wrappers.estimates import VARIANT as ESTIMATE
-from ava.optimization.precision.policy import Policy
+from ava.optimization.precision.policy import Policy, bf16_parameters
 from ava.registry import Registry
 from ava.tasks.task import SamplingTask, Task
 from ava.training.determinism import seed_everything
@@ -58,6 +59,8 @@ def _build_alone(config: Config, world: World) -> tuple[Run, Plan]:
     seed_everything(config.seed)
     task = _build_task(config)
     model = _build_model(config, task).to(world.device)
+    if config.precision.parameters == "bf16":
+        bf16_parameters(model)
     if config.trainer.activation_checkpointing:
         checkpoint_activations(model)
     loader = TrainingLoader(
@@ -71,7 +74,7 @@ def _build_alone(config: Config, world: World) -> tuple[Run, Plan]:
     run = Run(
         task=task, model=model, network=model, optimizer=optimizer,
         scheduler=_build_scheduler(config, optimizer, plan.total_steps),
-        policy=Policy(config.precision.name, world.device.type), clip=_build_clip(config), loader=loader, world=world,
+        policy=_build_policy(config, world), clip=_build_clip(config), loader=loader, world=world,
         ema=EMA(model, config.trainer.ema_decay) if config.trainer.ema_decay is not None else None,
         watch=_build_watch(config),
     )  # fmt: skip
@@ -199,6 +202,11 @@ def _build_scheduler(config: Config, optimizer: torch.optim.Optimizer, total_ste
 def _place(key: str) -> str:
     """Where a scheduler's option stands: a group's own schedule is said with the optimizer's groups."""
     return f"optimizer.{key}" if key.startswith("param_groups") else f"scheduler.{key}"
+
+
+def _build_policy(config: Config, world: World) -> Policy:
+    precision = config.precision
+    return Policy(precision.name, world.device, emulate=precision.emulate, **scaling_options(precision))
 
 
 def _build_clip(config: Config) -> Clip:

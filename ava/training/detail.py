@@ -14,6 +14,7 @@ from ava.optimization.gradients.health.detail.layers import LayerWatch
 from ava.optimization.gradients.health.detail.report import Detail
 from ava.optimization.gradients.health.detail.small_batch import Draw, SmallBatch
 from ava.optimization.gradients.health.measurement import Measurement
+from ava.optimization.gradients.health.nonfinite_operation import NonFiniteOperation
 from ava.training.state import Run
 
 
@@ -31,6 +32,7 @@ class CloseLook:
         self.activations = None if run.is_compiled else ActivationWatch(run.model)
         self.small = SmallBatch(run.parameters)
         self._norm: Tensor | None = None
+        self._scale = None if run.policy.loss_scale is None else run.policy.loss_scale.scale
 
     @contextmanager
     def micro_batch(self, index: int) -> Iterator[None]:
@@ -49,8 +51,13 @@ class CloseLook:
         size = self.run.task.count(self.window.batches[0]) if self.window.counted else 0
         # The gradient of a sharpness-aware step is of other weights, and surgery's of no batch.
         is_plain = self.run.optimizer.whole["sam_rho"] is None and self.run.surgery is None
-        draw = Draw(self.small.square, size, factor, self._norm, self.total) if is_plain else None
+        draw = Draw(self._small_square(), size, factor, self._norm, self.total) if is_plain else None
         return Detail(self.run.step + 1, self.layers.after_step(), self.activations, draw)
+
+    def _small_square(self) -> Tensor | None:
+        """Of the first micro-batch's gradient, which was seen with the loss scale on it."""
+        square = self.small.square
+        return square if square is None or self._scale is None else square / self._scale.double().square()
 
 
 @contextmanager
@@ -62,5 +69,16 @@ def watched(run: Run, look: CloseLook | None, window: Window, index: int) -> Ite
     """
     held = None if run.surgery is None else run.surgery.gradients
     anomaly = AnomalyWatch(run.model, window.batches[index], held) if run.watch.anomaly else nullcontext()
-    with anomaly, nullcontext() if look is None else look.micro_batch(index):
+    with _overflows_allowed(run), anomaly, nullcontext() if look is None else look.micro_batch(index):
         yield
+
+
+@contextmanager
+def _overflows_allowed(run: Run) -> Iterator[None]:
+    """An infinity of the backward pass is what a loss scale expects, until it cannot fall any further."""
+    try:
+        yield
+    except NonFiniteOperation as error:
+        scale = run.policy.loss_scale
+        if scale is None or error.phase != "backward" or bool(scale.scale <= scale.floor):
+            raise

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ava.optimization.learning_rate.change import Change
+from ava.optimization.precision.loss_scale import Reading
 from ava.reporting.environment import peak_memory
 from ava.training.health import NonFinite, nonfinite_layers
 from ava.training.state import Run
@@ -27,6 +29,7 @@ class _Known:
         losses: objective -> mean loss over all ranks.
         is_finite: whether its gradient was.
         statistics: of the gradients' elements, where they were measured.
+        scaling: of the loss scale, where there is one: `scale`, `at_floor`, `overflows`, `underflow`.
     """
 
     report: StepReport
@@ -34,6 +37,13 @@ class _Known:
     losses: dict[str, float]
     is_finite: bool
     statistics: dict[str, float]
+    scaling: dict[str, float]
+
+    @property
+    def is_overflow(self) -> bool:
+        """Whether the gradient was only too large with the loss scale on it, which has been lowered."""
+        finite_losses = all(math.isfinite(value) for value in self.losses.values())
+        return bool(self.scaling) and not self.is_finite and not self.scaling["at_floor"] and finite_losses
 
 
 class Journal:
@@ -109,7 +119,9 @@ class Journal:
         row = {"step": last.report.step, "time": seconds} | _loss_columns(last.losses)
         # An optimizer that chooses its own rate has none to tell.
         row |= ({} if last.report.lr is None else {"lr": float(last.report.lr)}) | {"grad_norm": last.norm}
-        row |= last.statistics | self._conflicts()
+        row |= last.statistics | _precision_columns(last.scaling) | self._conflicts()
+        if self.run.policy.float8 is not None:
+            row |= self.run.policy.float8.columns()
         row |= {
             "throughput": sum(one.report.num_samples for one in known) / elapsed,
             "memory": peak_memory(self.run.world.device),
@@ -121,7 +133,12 @@ class Journal:
         self._read_at = seconds
 
     def _count(self, one: _Known) -> None:
-        """Note a step whose gradient was not finite, with all that tells where it came from."""
+        """Note a step whose gradient was not finite, with all that tells where it came from.
+
+        An overflow of the loss scale is none: it is how the scale finds its place.
+        """
+        if one.is_overflow:
+            return
         self.run.nonfinite_in_a_row = 0 if one.is_finite else self.run.nonfinite_in_a_row + 1
         if one.is_finite:
             return
@@ -139,15 +156,18 @@ class Journal:
         seen = [part for report in reports for part in (report.health.norm, report.health.found_inf)]
         full = [report for report in reports if report.health.statistics is not None]
         seen += [getattr(report.health.statistics, name) for report in full for name in STATISTICS]
+        scaled = [part for report in reports if report.scaling is not None for part in _parts(report.scaling)]
+        seen += scaled
         wide = torch.float32 if sums.device.type == "mps" else torch.float64
         found = torch.stack([part.to(sums.device, wide) for part in seen])
         values = iter(torch.cat([self.run.world.sum_(parts).to(wide), found]).tolist())
         losses = [dict(zip(names, values, strict=False)) for _ in reports]
         norms = [(next(values), next(values)) for _ in reports]
         measured = {id(report): {f"grad/{name}": next(values) for name in STATISTICS} for report in full}
+        scaling = [dict(zip(_SCALING, values, strict=False)) if report.scaling else {} for report in reports]
         return [
-            _Known(report, norm, loss, found_inf == 0, measured.get(id(report), {}))
-            for report, loss, (norm, found_inf) in zip(reports, losses, norms, strict=True)
+            _Known(report, norm, loss, found_inf == 0, measured.get(id(report), {}), scale)
+            for report, loss, (norm, found_inf), scale in zip(reports, losses, norms, scaling, strict=True)
         ]
 
     def _conflicts(self) -> dict[str, float]:
@@ -163,6 +183,23 @@ def tell_schedule(run: Run) -> list[Change]:
     """
     losses, run.unheard = run.unheard, []
     return [change for loss in losses if (change := run.scheduler.observe(loss)) is not None]
+
+
+_SCALING = ("scale", "at_floor", "overflows", "underflow")
+
+
+def _parts(reading: Reading) -> list[torch.Tensor]:
+    """In the order of `_SCALING`; NaN for what was not looked at."""
+    underflow = torch.full_like(reading.scale, math.nan) if reading.underflow is None else reading.underflow
+    return [reading.scale, reading.at_floor, reading.overflows, underflow]
+
+
+def _precision_columns(scaling: dict[str, float]) -> dict[str, float]:
+    """The loss scale, the steps that overflowed so far, and the share of elements too small for float16."""
+    if not scaling:
+        return {}
+    columns = {"precision/loss_scale": scaling["scale"], "precision/overflows": scaling["overflows"]}
+    return columns if math.isnan(scaling["underflow"]) else columns | {"precision/underflow": scaling["underflow"]}
 
 
 def _loss_columns(losses: dict[str, float]) -> dict[str, float]:

@@ -121,7 +121,7 @@ def _mean_loss(run: Run, report: StepReport) -> float:
 @contextmanager
 def _kept(run: Run) -> Iterator[None]:
     """Whatever happens within it, the run is afterwards what it was."""
-    parts = (run.clip, run.surgery)
+    parts = (run.clip, run.surgery, run.policy)
     snapshot = Snapshot(run.model, run.optimizer, *(part for part in parts if isinstance(part, Stateful)))
     random = rng.capture()
     fields = ("scheduler", "loader", "ema", "step", "position")

@@ -110,5 +110,5 @@ class Rescue:
 
 def _snapshot(run: Run) -> Snapshot:
     """Everything that a step changes, save counters, the position in the data and random numbers."""
-    parts = (run.scheduler, run.ema, run.clip, run.surgery, run.noise)
+    parts = (run.scheduler, run.ema, run.clip, run.surgery, run.noise, run.policy)
     return Snapshot(run.model, run.optimizer, *(part for part in parts if isinstance(part, Stateful)))

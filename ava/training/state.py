@@ -115,9 +115,9 @@ class Run:
                 "noise": self.noise.state_dict(),
             },
         }
-        for name, part in (("clip", self.clip), ("surgery", self.surgery)):
-            if isinstance(part, Stateful):
-                sections[name] = part.state_dict()
+        for name, part in (("clip", self.clip), ("surgery", self.surgery), ("precision", self.policy)):
+            if isinstance(part, Stateful) and (held := part.state_dict()):
+                sections[name] = held
         if self.ema is not None:
             sections["ema"] = self.ema.state_dict()
         if self.optimizer.speaks_of(AVERAGE):
@@ -157,7 +157,7 @@ class Run:
         self.nonfinite_in_a_row, self.rollbacks = progress.get("nonfinite_in_a_row", 0), progress.get("rollbacks", 0)
         if "noise" in progress:
             self.noise.load_state_dict(progress["noise"])
-        for name, part in (("clip", self.clip), ("surgery", self.surgery)):
+        for name, part in (("clip", self.clip), ("surgery", self.surgery), ("precision", self.policy)):
             if isinstance(part, Stateful) and name in sections:
                 _load(name, functools.partial(part.load_state_dict, sections[name]))
         mine = sections["rng"].get(str(self.world.rank))

@@ -22,6 +22,7 @@ from ava.optimization.gradients.health.measure import measure
 from ava.optimization.gradients.health.measurement import Measurement
 from ava.optimization.learning_rate.factors import Phase
 from ava.optimization.optimizers.wrappers.sam import kept_buffers
+from ava.optimization.precision.loss_scale import Reading
 from ava.training import curvature
 from ava.training.buffers import KeptBuffers
 from ava.training.detail import CloseLook, watched
@@ -43,6 +44,7 @@ class StepReport:
         start: the position in the data from which the samples were taken.
         stop: a rank was told to stop.
         detail: of each layer, where the step was looked at closely; not yet read.
+        scaling: what the loss scale was; not yet read, None without one.
     """
 
     step: int
@@ -55,6 +57,7 @@ class StepReport:
     start: Position
     stop: bool = False
     detail: Detail | None = None
+    scaling: Reading | None = None
 
 
 def training_step(run: Run, window: Window, stop: bool = False) -> StepReport:
@@ -82,12 +85,15 @@ def training_step(run: Run, window: Window, stop: bool = False) -> StepReport:
     run.scheduler.step(skipped)
     if run.ema is not None:
         run.ema.update(skipped)
+    scaling = run.policy.update(skipped, found.found_inf)
     _look_back(run, window, weight, skipped)
     detail = None if look is None else look.after_step()
     run.step += 1
     run.position = window.position
     measured = found.without_gradients()
-    return StepReport(run.step, lr, phase, window.num_samples, losses, weight, measured, window.start, stop, detail)
+    return StepReport(
+        run.step, lr, phase, window.num_samples, losses, weight, measured, window.start, stop, detail, scaling
+    )
 
 
 def _agree(run: Run, window: Window, stop: bool) -> tuple[float, bool]:
@@ -100,7 +106,8 @@ def _agree(run: Run, window: Window, stop: bool) -> tuple[float, bool]:
 def _accumulate(
     run: Run, window: Window, weight: float, look: CloseLook | None = None
 ) -> dict[str, torch.Tensor]:  # fmt: skip
-    """Gradients of the mean loss over the whole window: `p.grad` after the last micro-batch, averaged over ranks.
+    """Gradients of the mean loss over the whole window: `p.grad` after the last micro-batch, averaged over ranks and
+    without loss scale.
 
     Every micro-batch's summed loss is divided by the window's count, so uneven micro-batches weigh what they hold.
 
@@ -118,17 +125,20 @@ def _accumulate(
             losses[name] = losses[name] + part.detach() if name in losses else part.detach()
     if run.surgery is not None:
         run.surgery.finish(run.step)
+    run.policy.unscale_(run.parameters, count_underflow=run.watch.wants_statistics(run.step + 1))
     return losses
 
 
 def _backward(run: Run, parts: dict[str, torch.Tensor], weight: float) -> None:
     """Several objectives become one gradient: by surgery, or as their sum."""
+    scale = run.policy.scale
     if run.surgery is not None:
-        run.surgery.backward(parts, weight)
+        run.surgery.backward(parts, weight, scale=scale)
         return
     objective = functools.reduce(torch.add, parts.values())
     # The weight enters as the gradient of the sum.
-    torch.autograd.backward(objective, objective.new_full((), weight))
+    seed = objective.new_full((), weight)
+    torch.autograd.backward(objective, seed if run.policy.loss_scale is None else seed * scale)
 
 
 def _sharpen(run: Run, window: Window, weight: float) -> torch.Tensor | None:
