@@ -64,7 +64,7 @@ def _build_alone(config: Config, world: World) -> tuple[Run, Plan]:
     if config.trainer.activation_checkpointing:
         checkpoint_activations(model)
     loader = TrainingLoader(
-        task.data.train, batch_size=config.trainer.batch_size, accumulate=config.trainer.accumulate, seed=config.seed,
+        task.data.train, batch_size=config.trainer.batch_size, accumulate=_micro_batches(config), seed=config.seed,
         rank=world.rank, world_size=world.size, workers=config.trainer.workers,
         pin_memory=world.device.type == "cuda",
     )  # fmt: skip
@@ -93,7 +93,7 @@ def build_scheduler(config: Config) -> tuple[Scheduler, TrainingLoader]:
     seed_everything(config.seed)
     task = _build_task(config)
     loader = TrainingLoader(
-        task.data.train, batch_size=config.trainer.batch_size, accumulate=config.trainer.accumulate, seed=config.seed
+        task.data.train, batch_size=config.trainer.batch_size, accumulate=_micro_batches(config), seed=config.seed
     )
     total_steps = _build_plan(config, task, loader).total_steps
 
@@ -204,6 +204,11 @@ def _place(key: str) -> str:
     return f"optimizer.{key}" if key.startswith("param_groups") else f"scheduler.{key}"
 
 
+def _micro_batches(config: Config) -> int:
+    """How many a share is cut into; 1 as long as nobody has looked how many it takes."""
+    return 1 if config.trainer.accumulate == "auto" else config.trainer.accumulate
+
+
 def _build_policy(config: Config, world: World) -> Policy:
     precision = config.precision
     return Policy(precision.name, world.device, emulate=precision.emulate, **scaling_options(precision))
@@ -232,7 +237,7 @@ def _build_surgery(config: Config, run: Run) -> Reconciler | None:
     method = bind(name, **{key: value for key, value in options.items() if key not in shared})
     return Reconciler(
         method, run.parameters, needs=needs(name), sum_over_ranks=run.world.sum_ if run.world.size > 1 else None,
-        world_size=run.world.size, accumulates=config.trainer.accumulate > 1, **{key: options[key] for key in shared},
+        world_size=run.world.size, accumulates=config.trainer.accumulate != 1, **{key: options[key] for key in shared},
     )  # fmt: skip
 
 
