@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -39,9 +40,9 @@ def settle(config: Config, device: torch.device) -> tuple[Config, list[str]]:
                 f"needs precision=bf16, and precision=auto takes {name} here: {why}.",
                 key="precision.parameters", value="bf16", hint="Leave it out.",
             )  # fmt: skip
-        precision = dataclasses.replace(precision, name=name)
-        idle = {key: _DEFAULTS[key] for key in _SCALING if name != "fp16"}
-        config = dataclasses.replace(config, precision=dataclasses.replace(precision, **idle))
+        idle: dict[str, Any] = {key: _DEFAULTS[key] for key in _SCALING if name != "fp16"}
+        precision = dataclasses.replace(precision, **{"name": name, **idle})
+        config = dataclasses.replace(config, precision=precision)
         remarks.append(f"precision=auto takes {name}: {why}.")
     refuse_unsupported(precision.name, device, emulate=precision.emulate)
     for problem in _of_accelerators(config, device):
@@ -130,4 +131,4 @@ def _of_accelerators(config: Config, device: torch.device) -> Iterator[InputErro
             yield InputError(problem, key=f"trainer.{key}", value=True, hint="Leave it out.")
 
 
-_DEFAULTS = {f.name: f.default for f in dataclasses.fields(Precision)}
+_DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Precision)}

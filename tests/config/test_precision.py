@@ -1,0 +1,59 @@
+"""What the device decides of a configuration, before anything else is looked at."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import ava
+from ava.config.compose import compose
+from ava.config.precision import settle
+from ava.errors import InputError
+from ava.optimization.precision.support import choose
+
+CPU = torch.device("cpu")
+
+
+def config(*overrides):
+    return compose(["trainer.max_steps=2", *overrides])
+
+
+def test_auto_is_decided_and_explained():
+    settled, remarks = settle(config("precision=auto"), CPU)
+    name, why = choose(CPU)
+    assert settled.precision.name == name
+    assert remarks == [f"precision=auto takes {name}: {why}."]
+
+
+def test_auto_leaves_nothing_idle_behind():
+    """The saved configuration has to stand on its own when the run is resumed."""
+    settled, _ = settle(config("precision=auto", "precision.init_scale=8"), CPU)
+    assert settled.precision.init_scale == (8 if settled.precision.name == "fp16" else 65536.0)
+
+
+def test_what_is_said_is_left_alone():
+    given = config("precision=fp16", "precision.init_scale=8")
+    assert settle(given, CPU) == (given, [])
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("precision=tf32", "fp32, bf16, fp16"),
+        ("precision=fp8", "emulate=true"),
+        ("trainer.cuda_graphs=true", "CUDA kernels"),
+        ("trainer.cudnn_benchmark=true", "cuDNN"),
+        ("trainer.offload_activations=true", "already"),
+        ("trainer.offload_optimizer=true", "already"),
+    ],
+)
+def test_what_the_device_cannot_do_is_refused(override, says):
+    with pytest.raises(InputError, match=says):
+        settle(config(override), CPU)
+
+
+def test_it_is_refused_before_data_is_read(tmp_path):
+    (tmp_path / "too_short.txt").write_text("a")
+    text = ["data=text", "task=language_model", "model=gpt", f"path={tmp_path}"]
+    with pytest.raises(InputError, match="TF32"):
+        ava.train(["precision=tf32", "trainer.max_steps=1", *text])
