@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ava import registry
-from ava.config.precision import scaling_options
+from ava.config.precision import float8_options, scaling_options
 from ava.config.schema import Config, Part
 from ava.data.loader import TrainingLoader
 from ava.distributed.world import World
@@ -69,12 +69,13 @@ def _build_alone(config: Config, world: World) -> tuple[Run, Plan]:
         pin_memory=world.device.type == "cuda",
     )  # fmt: skip
     plan = _build_plan(config, task, loader)
+    policy = _build_policy(config, model, world)
     optimizer = _build_optimizer(config, model)
     _check_backward(optimizer, task, world)
     run = Run(
         task=task, model=model, network=model, optimizer=optimizer,
         scheduler=_build_scheduler(config, optimizer, plan.total_steps),
-        policy=_build_policy(config, world), clip=_build_clip(config), loader=loader, world=world,
+        policy=policy, clip=_build_clip(config), loader=loader, world=world,
         ema=EMA(model, config.trainer.ema_decay) if config.trainer.ema_decay is not None else None,
         watch=_build_watch(config),
     )  # fmt: skip
@@ -209,9 +210,17 @@ def _micro_batches(config: Config) -> int:
     return 1 if config.trainer.accumulate == "auto" else config.trainer.accumulate
 
 
-def _build_policy(config: Config, world: World) -> Policy:
+def _build_policy(config: Config, model: nn.Module, world: World) -> Policy:
+    """What computes in which type; the model's layers are made to."""
     precision = config.precision
-    return Policy(precision.name, world.device, emulate=precision.emulate, **scaling_options(precision))
+    policy = Policy(precision.name, world.device, emulate=precision.emulate, **scaling_options(precision))
+    if precision.name == "fp8":
+        from ava.optimization.precision.float8.training import prepare_float8
+
+        policy.float8 = prepare_float8(
+            model, device=world.device, max_over_ranks=world.max_, **float8_options(precision)
+        )
+    return policy
 
 
 def _build_clip(config: Config) -> Clip:

@@ -23,6 +23,11 @@ def scaling_options(precision: Precision) -> dict[str, float]:
     return {key: getattr(precision, key) for key in _SCALING} if precision.name == "fp16" else {}
 
 
+def float8_options(precision: Precision) -> dict[str, Any]:
+    """What `prepare_float8` is told."""
+    return {key: getattr(precision, key) for key in (*_OF_FP8, *_OF_DELAYED)}
+
+
 def settle(config: Config, device: torch.device) -> tuple[Config, list[str]]:
     """Decide what is left to the device, and refuse what it cannot do; called before any data is read.
 

@@ -34,6 +34,7 @@ DTYPES: dict[str, torch.dtype | None] = {
 class Scaling(Protocol):
     """What float8 layers need of a training (`float8/training.py`)."""
 
+    def sentences(self) -> list[str]: ...  # noqa: D102
     def step(self, skipped: Tensor | bool) -> None: ...  # noqa: D102
     def columns(self) -> dict[str, float]: ...  # noqa: D102
     def state_dict(self) -> dict[str, Any]: ...  # noqa: D102

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from ava.errors import InputError
+from ava.optimization.precision.float8.hardware import has_float8
 
 NAMES = ("fp32", "tf32", "bf16", "fp16", "fp8")
 """The policies, "auto" aside."""
@@ -34,7 +35,7 @@ def obstacle(name: str, device: torch.device, *, emulate: bool = False) -> str |
         return None if _has_bf16(device) else f"{_called(device)} does not compute in bfloat16"
     if name == "fp16":
         return None if device.type in ("cuda", "cpu", "xpu") else f"{_called(device)} has no float16 autocast"
-    if emulate or has_fp8(device):
+    if emulate or has_float8(device):
         return None
     return f"FP8 needs an NVIDIA GPU of compute capability 8.9 or more (H100, H200) or an AMD MI300, not {_called(device)}"
 
@@ -82,15 +83,6 @@ def choose(device: torch.device) -> tuple[str, str]:
     if obstacle("fp16", device) is None:
         return "fp16", f"{_called(device)} has no bfloat16, so float16 with a loss scale"
     return "fp32", f"{_called(device)} has no autocast to 16 bits"
-
-
-def has_fp8(device: torch.device) -> bool:
-    """Whether a device multiplies 8-bit floats."""
-    if device.type != "cuda" or not torch.cuda.is_available():
-        return False
-    if torch.version.hip:
-        return torch.cuda.get_device_properties(device).gcnArchName.startswith(("gfx94", "gfx95"))
-    return torch.cuda.get_device_capability(device) >= (8, 9)
 
 
 def _has_tf32(device: torch.device) -> bool:
