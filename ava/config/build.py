@@ -169,14 +169,15 @@ def _train(config: Config, training: Run, plan: Plan, folder: Path, remarks: lis
         if not world.is_main:
             return {}
         baselines = [vars(baseline) for baseline in training.task.baselines()]
-        final = summary.complete(_facts(config, training, plan, folder, status, baselines), str(world.device))
+        facts = _facts(config, trainer, folder, status, baselines)
+        final = summary.complete(facts, str(world.device))
         for listener in listeners:
             listener.on_end(final)
         return final
     except (TrainingFailed, Interrupted) as error:
         if world.is_main:
             ending = "failed" if isinstance(error, TrainingFailed) else "interrupted"
-            facts = _facts(config, training, plan, folder, ending, [])
+            facts = _facts(config, trainer, folder, ending, [])
             summary.on_end(summary.complete(facts, str(world.device)))
         raise
     finally:
@@ -211,8 +212,9 @@ def _introduction(config: Config, training: Run, plan: Plan, folder: Path) -> di
 
 
 def _facts(
-    config: Config, training: Run, plan: Plan, folder: Path, status: str, baselines: list[dict[str, Any]]
+    config: Config, trainer: Trainer, folder: Path, status: str, baselines: list[dict[str, Any]]
 ) -> dict[str, Any]:
+    training, plan = trainer.run, trainer.plan
     samples = training.position.epoch * len(training.loader.split) + training.position.sample
     return {
         "status": status, "steps": training.step, "seconds": training.seconds,
@@ -220,7 +222,7 @@ def _facts(
         "parameters": _num_parameters(training), "monitor": plan.monitor, "mode": plan.mode, "baselines": baselines,
         "run_dir": str(folder), "task": config.task.name, "model": config.model.name,
         "optimizer": config.optimizer.name, "scheduler": config.scheduler.name, "seed": config.seed,
-        "precision": training.policy.name,
+        "precision": training.policy.name, **trainer.accounting.facts(training.seconds),
     }  # fmt: skip
 
 

@@ -61,8 +61,7 @@ def _build_alone(config: Config, world: World) -> tuple[Run, Plan]:
     model = _build_model(config, task).to(world.device)
     if config.precision.parameters == "bf16":
         bf16_parameters(model)
-    if config.trainer.activation_checkpointing:
-        checkpoint_activations(model)
+    checkpoint_activations(model, config.trainer.activation_checkpointing)
     loader = TrainingLoader(
         task.data.train, batch_size=config.trainer.batch_size, accumulate=_micro_batches(config), seed=config.seed,
         rank=world.rank, world_size=world.size, workers=config.trainer.workers,

@@ -50,11 +50,16 @@ class Sequences:
     seed: int | None = None
 
     def __len__(self) -> int:
-        return -(-(len(self.tokens) - 1) // self.context)
+        return -(-self.num_targets // self.context)
+
+    @property
+    def num_targets(self) -> int:
+        """M, the targets that count in one epoch."""
+        return len(self.tokens) - 1
 
     def fetch(self, indices: np.ndarray, epoch: int) -> dict[str, torch.Tensor]:
         """The batch {"inputs": (B, T), "targets": (B, T)} of the sequences `indices`; targets may be -100."""
-        num_targets = len(self.tokens) - 1
+        num_targets = self.num_targets
         turned = indices[:, None] * self.context + np.arange(self.context)
         position = (turned + self._turn(epoch, num_targets)) % num_targets
         inputs = self.tokens.take(position).astype(np.int64)

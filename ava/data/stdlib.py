@@ -8,9 +8,10 @@ import platform
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from ava.data.files import held_out, read_bytes
-from ava.data.sequences import byte_stream, splits
+from ava.data.packed import text_splits, told
 from ava.data.source import Data, TokenSpec
 from ava.errors import InputError
 from ava.registry import PositiveInt, data
@@ -21,7 +22,13 @@ _VALID_FRACTION = 1 / 20
 
 
 @data(kind="tokens")
-def stdlib(seed: int, /, context: PositiveInt = 256, tests: bool = False) -> Data:
+def stdlib(
+    seed: int,
+    /,
+    context: PositiveInt = 256,
+    tests: bool = False,
+    packing: Literal["stream", "documents"] = "stream",
+) -> Data:
     """The source text of Python's own standard library as bytes; no download.
 
     One file in twenty, chosen by a hash of its relative path, is for validation. The text is what this Python
@@ -33,6 +40,8 @@ def stdlib(seed: int, /, context: PositiveInt = 256, tests: bool = False) -> Dat
         seed: the run's seed; keys where the training text is cut in each epoch.
         context: T, the bytes in a sequence.
         tests: whether the library's own tests are taken too, nearly three times as much text.
+        packing: "stream" cuts all files, joined, into sequences; "documents" packs whole files into sequences in which
+            none sees another, and which cut only files longer than `context`.
     Returns:
         Sequences of bytes, vocab_size 256.
     Raises:
@@ -46,15 +55,14 @@ def stdlib(seed: int, /, context: PositiveInt = 256, tests: bool = False) -> Dat
         )
     documents = [read_bytes(root / name) for name in names]
     held = held_out(names, _VALID_FRACTION)
-    train, valid = (byte_stream(d for d, h in zip(documents, held, strict=True) if h is side) for side in (False, True))
-    train_split, valid_split = splits(train, valid, context, seed)
+    train, valid = ([d for d, h in zip(documents, held, strict=True) if h is side] for side in (False, True))
+    train_split, valid_split = text_splits(train, valid, context, seed, packing)
     return Data(
         train=train_split,
         valid=valid_split,
         spec=TokenSpec(vocab_size=256, context=context, unit="byte"),
         description=f"standard library of Python {platform.python_version()}: {len(names):,} files, "
-        f"{len(train) - 1:,} bytes for training, {len(valid) - 1:,} for validation, "
-        f"digest {_digest(names, documents)}",
+        f"{told(train_split, valid_split, 'bytes')}, digest {_digest(names, documents)}",
     )
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import numpy as np
+from typing import Literal
 
 from ava.data.files import existing, held_out, matching, read_bytes
-from ava.data.sequences import byte_stream, splits
+from ava.data.packed import text_splits, told
 from ava.data.source import Data, TokenSpec
 from ava.errors import InputError
 from ava.registry import Fraction, Name, PositiveInt, data
@@ -21,6 +20,7 @@ def text(
     pattern: Name = "**/*.txt",
     context: PositiveInt = 256,
     valid_fraction: Fraction = 0.05,
+    packing: Literal["stream", "documents"] = "stream",
 ) -> Data:
     """Your own text file, or a folder of them, read as bytes.
 
@@ -34,6 +34,8 @@ def text(
         pattern: which files of a folder are read; `**/` looks into the folders below it.
         context: T, the bytes in a sequence.
         valid_fraction: the share for validation.
+        packing: "stream" cuts all files, joined, into sequences; "documents" packs whole files into sequences in which
+            none sees another, and which cut only files longer than `context`.
     Returns:
         Sequences of bytes, vocab_size 256.
     Raises:
@@ -45,22 +47,21 @@ def text(
     if not documents:
         raise InputError(f"{root} is empty." if root.is_file() else f"all files of {root} that match are empty.")
     train, valid = _split(root, documents, valid_fraction)
-    train_split, valid_split = splits(train, valid, context, seed)
+    train_split, valid_split = text_splits(train, valid, context, seed, packing)
     return Data(
         train=train_split,
         valid=valid_split,
         spec=TokenSpec(vocab_size=256, context=context, unit="byte"),
-        description=f"{root}: {len(documents):,} files, {len(train) - 1:,} bytes for training, "
-        f"{len(valid) - 1:,} for validation",
+        description=f"{root}: {len(documents):,} files, {told(train_split, valid_split, 'bytes')}",
     )
 
 
-def _split(root: Path, documents: dict[Path, bytes], valid_fraction: float) -> tuple[np.ndarray, np.ndarray]:
-    """The streams for training and validation."""
+def _split(root: Path, documents: dict[Path, bytes], valid_fraction: float) -> tuple[list[bytes], list[bytes]]:
+    """The documents for training and validation."""
     if len(documents) == 1:
         (content,) = documents.values()
         cut = len(content) - round(len(content) * valid_fraction)
-        return byte_stream([content[:cut]]), byte_stream([content[cut:]])
+        return [content[:cut]], [content[cut:]]
     held = held_out([file.relative_to(root).as_posix() for file in documents], valid_fraction)
-    train = byte_stream(d for d, h in zip(documents.values(), held, strict=True) if not h)
-    return train, byte_stream(d for d, h in zip(documents.values(), held, strict=True) if h)
+    train = [d for d, h in zip(documents.values(), held, strict=True) if not h]
+    return train, [d for d, h in zip(documents.values(), held, strict=True) if h]

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from ava.data.documents import separated
 from ava.data.files import existing
-from ava.data.sequences import splits
+from ava.data.packed import Packed, packed_splits
+from ava.data.sequences import Sequences, splits
 from ava.data.shards import Shard, ShardStream, check_range, chunks, open_shard
 from ava.data.source import Data, TokenSpec
 from ava.errors import InputError
-from ava.registry import Fraction, Name, PositiveInt, data
+from ava.registry import Fraction, Name, NonNegativeInt, PositiveInt, data
 
 _SUFFIXES = (".bin", ".npy")
 _VALID_NAMES = {"val", "valid", "validation"}
@@ -29,6 +31,7 @@ def tokens(
     vocab_size: PositiveInt | None = None,
     context: PositiveInt = 256,
     valid_fraction: Fraction = 0.05,
+    separator: NonNegativeInt | None = None,
 ) -> Data:
     """Your own token shards: `.bin` (uint16 or uint32) or `.npy`, memory-mapped, of any size.
 
@@ -42,23 +45,25 @@ def tokens(
         vocab_size: tokens are below it; null finds it as the largest token + 1, which reads all files once.
         context: T, the tokens in a sequence.
         valid_fraction: the share for validation where no file is named for it.
+        separator: the token between documents: they are packed whole into sequences in which none sees another, and
+            the separator is no target. It reads all files once. Null cuts one stream, whatever is in it.
     Returns:
         Sequences of tokens.
     Raises:
-        InputError: `path` is missing or holds no token file, a file is none, a token is not below `vocab_size`, or
-            there are too few tokens for `context`.
+        InputError: `path` is missing or holds no token file, a file is none, a token is not below `vocab_size`,
+            there are too few tokens for `context`, or `separator` separates nothing.
     """
     root = existing(path)
     shards = [open_shard(file, dtype) for file in _token_files(root)]
     size = _vocab_size(shards, vocab_size)
     train, valid = _split(shards, valid_fraction, size)
-    train_split, valid_split = splits(train, valid, context, seed)
+    train_split, valid_split = _cut(train, valid, context, seed, size, separator)
     return Data(
         train=train_split,
         valid=valid_split,
         spec=TokenSpec(vocab_size=size, context=context),
         description=f"{root}: {len(shards)} token files, {len(train):,} tokens for training, "
-        f"{len(valid):,} for validation, vocabulary of {size:,}",
+        f"{len(valid):,} for validation, vocabulary of {size:,}{_padding(train_split)}",
     )
 
 
@@ -101,3 +106,25 @@ def _split(shards: Sequence[Shard], valid_fraction: float, vocab_size: int) -> t
         ShardStream(train, 0, sum(shard.size for shard in train), vocab_size),
         ShardStream(valid, 0, sum(shard.size for shard in valid), vocab_size),
     )
+
+
+def _cut(
+    train: ShardStream, valid: ShardStream, context: int, seed: int, vocab_size: int, separator: int | None
+) -> tuple[Sequences, Sequences] | tuple[Packed, Packed]:  # fmt: skip
+    """Sequences of the streams, or of the documents in them."""
+    if separator is None:
+        return splits(train, valid, context, seed)
+    if separator >= vocab_size:
+        problem = f"must be a token, below vocab_size={vocab_size}."
+        raise InputError(problem, key="data.separator", value=separator)
+    documents = separated(train, separator)
+    if len(documents.lengths) == 1:
+        raise InputError(
+            "separates nothing in the training split.", key="data.separator", value=separator,
+            hint="Give the token that ends or begins your documents, or null.",
+        )  # fmt: skip
+    return packed_splits(documents, separated(valid, separator), context, seed)
+
+
+def _padding(train: Sequences | Packed) -> str:
+    return f", documents packed, {100 * train.padding:.1f} % padding" if isinstance(train, Packed) else ""

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from ava.errors import InputError
+from ava.models._documents import Layout, attend
 
 Rotation = tuple[torch.Tensor, torch.Tensor]
 
@@ -66,10 +67,23 @@ class Block(nn.Module):
         self.attention_context = CausalConvolution(spec.width, reach) if reach else nn.Identity()
         self.feedforward_context = CausalConvolution(spec.width, reach) if reach else nn.Identity()
 
-    def forward(self, x_BTC: torch.Tensor, rotation: Rotation | None = None) -> torch.Tensor:
-        x_BTC = x_BTC + self.attention(self.attention_context(self.attention_norm(x_BTC)), rotation)
-        out_BTC: torch.Tensor = x_BTC + self.feedforward(self.feedforward_context(self.feedforward_norm(x_BTC)))
+    def forward(
+        self, x_BTC: torch.Tensor, rotation: Rotation | None = None, documents: Layout | None = None
+    ) -> torch.Tensor:  # fmt: skip
+        context = _within(self.attention_context, self.attention_norm(x_BTC), documents)
+        x_BTC = x_BTC + self.attention(context, rotation, documents)
+        context = _within(self.feedforward_context, self.feedforward_norm(x_BTC), documents)
+        out_BTC: torch.Tensor = x_BTC + self.feedforward(context)
         return out_BTC
+
+
+def _within(context: nn.Module, x_BTC: torch.Tensor, documents: Layout | None) -> torch.Tensor:
+    """What a convolution, if there is one, sees of each document alone."""
+    if documents is None or isinstance(context, nn.Identity):
+        y_BTC: torch.Tensor = context(x_BTC)
+    else:
+        y_BTC = context(x_BTC, documents.positions)
+    return y_BTC
 
 
 class Attention(nn.Module):
@@ -82,7 +96,9 @@ class Attention(nn.Module):
         self.out = nn.Linear(spec.width, spec.width, bias=spec.bias)
         self.drop = nn.Dropout(spec.dropout)
 
-    def forward(self, x_BTC: torch.Tensor, rotation: Rotation | None = None) -> torch.Tensor:
+    def forward(
+        self, x_BTC: torch.Tensor, rotation: Rotation | None = None, documents: Layout | None = None
+    ) -> torch.Tensor:  # fmt: skip
         qkv_BTHD = self.qkv(x_BTC).unflatten(-1, (3 * self.heads, -1))
         qk_BTHD, v_BTHD = qkv_BTHD.split((2 * self.heads, self.heads), dim=2)
         if self.qk_norm:
@@ -90,9 +106,11 @@ class Attention(nn.Module):
         if rotation is not None:
             qk_BTHD = rotate(qk_BTHD, rotation)
         q, k, v = (part.transpose(1, 2) for part in (*qk_BTHD.chunk(2, dim=2), v_BTHD))
-        y_BHTD = functional.scaled_dot_product_attention(
-            q, k, v, is_causal=self.causal, dropout_p=self.dropout if self.training else 0.0
-        )
+        dropout = self.dropout if self.training else 0.0
+        if documents is None:
+            y_BHTD = functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal, dropout_p=dropout)
+        else:
+            y_BHTD = attend(q, k, v, documents, dropout)
         out_BTC: torch.Tensor = self.drop(self.out(y_BHTD.transpose(1, 2).flatten(2)))
         return out_BTC
 
@@ -134,12 +152,16 @@ class CausalConvolution(nn.Module):
             self.weight.zero_()
             self.weight[0] = 1.0
 
-    def forward(self, x_BTC: torch.Tensor) -> torch.Tensor:
+    def forward(self, x_BTC: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
+        """With `positions`, (B, T), the tokens before each in its document, nothing is taken from before the first."""
         reach, length = self.weight.shape[0], x_BTC.shape[1]
         padded = functional.pad(x_BTC, (0, 0, reach - 1, 0))
         y_BTC = x_BTC * self.weight[0]
         for i in range(1, reach):
-            y_BTC = y_BTC + padded[:, reach - 1 - i :][:, :length] * self.weight[i]
+            earlier = padded[:, reach - 1 - i :][:, :length]
+            if positions is not None:
+                earlier = earlier.masked_fill((positions < i).unsqueeze(-1), 0.0)
+            y_BTC = y_BTC + earlier * self.weight[i]
         return y_BTC
 
 
@@ -165,6 +187,12 @@ def rotation_table(length: int, head_width: int, device: torch.device, base: flo
     return torch.cat((cos, cos), dim=-1).unsqueeze(1), torch.cat((-sin, sin), dim=-1).unsqueeze(1)
 
 
+def rotation_at(positions: torch.Tensor, table: Rotation) -> Rotation:
+    """Of the table's cosines and sines, those of each token's own position: (B, T) -> (B, T, 1, D) each."""
+    cos, sin = table
+    return cos[positions], sin[positions]
+
+
 def rotate(x_BTHD: torch.Tensor, rotation: Rotation) -> torch.Tensor:
     """Turn channel pairs (j, j + D / 2) by their position's angles.
 
@@ -172,7 +200,7 @@ def rotate(x_BTHD: torch.Tensor, rotation: Rotation) -> torch.Tensor:
 
     Args:
         x_BTHD: (B, T, H, D), queries or keys.
-        rotation: from `rotation_table`; taken in the precision of `x_BTHD`.
+        rotation: from `rotation_table`, or `rotation_at`; taken in the precision of `x_BTHD`.
     """
     cos, sin = (table.to(x_BTHD.dtype) for table in rotation)
     return torch.addcmul(x_BTHD * cos, x_BTHD.roll(x_BTHD.shape[-1] // 2, dims=-1), sin)

@@ -13,9 +13,11 @@ from typing import Literal
 import torch
 from torch import nn
 
-from ava.data.source import TokenSpec
+from ava.data.source import IGNORED, TokenSpec
 from ava.errors import InputError, nearest
-from ava.models._transformer import Block, BlockSpec, initialise, rotation_table
+from ava.models._documents import layout
+from ava.models._transformer import Block, BlockSpec, initialise, rotation_at, rotation_table
+from ava.optimization.losses.linear_cross_entropy import linear_cross_entropy
 from ava.registry import Decay, NonNegativeInt, PositiveInt, model
 
 
@@ -101,19 +103,53 @@ class GPT(nn.Module):
             self.head.weight = self.embedding.weight
         initialise(self, size.layers)
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, inputs: torch.Tensor, targets: torch.Tensor | None = None, documents: torch.Tensor | None = None,
+        chunk: int = 1024,
+    ) -> torch.Tensor:  # fmt: skip
+        """Logits; or, with targets, the loss without ever holding all logits.
+
+        Args:
+            inputs: (B, T) int64, token ids.
+            targets: (B, T) int64, the tokens to predict; -100 counts for nothing.
+            documents: (B, T) integers that change from one document to the next; None: a row is one document.
+            chunk: rows of the logits held at a time, with targets.
+
+        Returns:
+            (B, T, vocab_size) logits; with targets their summed cross-entropy, 0-dim float32.
+        """
+        hidden_BTC = self._hidden(inputs, documents)
+        if targets is None:
+            logits_BTV: torch.Tensor = self.head(hidden_BTC)
+            return logits_BTV
+        if type(self.head) is not nn.Linear:
+            raise InputError(
+                f"its products go around the output layer, which {type(self.head).__name__} has replaced.",
+                key="task.chunked_loss", value=chunk, hint="Set task.chunked_loss=0, or spare that layer.",
+            )  # fmt: skip
+        return linear_cross_entropy(
+            hidden_BTC.flatten(0, 1), self.head.weight, targets.flatten(), ignore_index=IGNORED, chunk=chunk
+        )
+
+    def _hidden(self, inputs: torch.Tensor, documents: torch.Tensor | None) -> torch.Tensor:
+        """What the output layer gets: (B, T, C)."""
         length = inputs.shape[1]
         if length > self.spec.context:
             raise InputError(f"a sequence of {length} tokens is longer than the context of {self.spec.context}.")
+        where = None
+        if documents is not None:
+            where = layout(documents, self.head_width, self.drop.p if self.training else 0.0)
         x_BTC = self.embedding(inputs)
         if self.position is not None:
-            x_BTC = x_BTC + self.position.weight[:length]
+            x_BTC = x_BTC + (self.position.weight[:length] if where is None else self.position(where.positions))
         x_BTC = self.drop(x_BTC)
         rotation = rotation_table(length, self.head_width, inputs.device) if self.rotary else None
+        if rotation is not None and where is not None:
+            rotation = rotation_at(where.positions, rotation)
         for block in self.blocks:
-            x_BTC = block(x_BTC, rotation)
-        logits_BTV: torch.Tensor = self.head(self.norm(x_BTC))
-        return logits_BTV
+            x_BTC = block(x_BTC, rotation, where)
+        hidden_BTC: torch.Tensor = self.norm(x_BTC)
+        return hidden_BTC
 
 
 def _choose_size(preset: str | None, layers: int | None, heads: int | None, width: int | None) -> Preset:

@@ -6,14 +6,21 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ava.data.source import IGNORED, Data, TokenSpec
-from ava.registry import task
+from ava.registry import NonNegativeInt, task
 from ava.tasks.baselines.compression import compressors
 from ava.tasks.baselines.unigram import unigram
+from ava.tasks.chunked_cross_entropy import (
+    check_chunked_loss,
+    check_documents,
+    logits_of,
+    summed_cross_entropy,
+)
 from ava.tasks.sampling import draw
 from ava.tasks.task import Baseline, Batch, Task, spec_of
 
@@ -29,9 +36,11 @@ class LanguageModel:
 
     Attributes:
         data: token sequences.
+        chunked_loss: rows of logits held at a time; 0 for all at once.
     """
 
     data: Data
+    chunked_loss: int = 0
     mode: Literal["min", "max"] = "min"
 
     def __post_init__(self) -> None:
@@ -47,14 +56,30 @@ class LanguageModel:
         """Bits per byte, or per token."""
         return f"eval/bits_per_{self.spec.unit}"
 
+    @property
+    def twice_differentiable(self) -> bool:
+        """Whether the losses have second derivatives, as far as it lies with the task."""
+        return self.chunked_loss == 0
+
+    def check_model(self, model: torch.nn.Module) -> None:
+        """Refuse a model that cannot do what this task and its data ask for.
+
+        Raises:
+            InputError: says what the model's forward has to take.
+        """
+        if self.chunked_loss:
+            check_chunked_loss(model, self.chunked_loss)
+        if "documents" in self.data.train.fetch(np.zeros(1, dtype=np.int64), 0):
+            check_documents(model)
+
     def losses(self, model: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
         """The cross-entropy, summed over the targets that count, in float32."""
-        return {"loss": _summed_cross_entropy(model, batch)}
+        return {"loss": summed_cross_entropy(model, batch, self.chunked_loss)}
 
     def sampled_losses(self, model: torch.nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """The cross-entropy of tokens drawn from the model's own output where targets count, summed, in float32."""
         counts = batch["targets"] != IGNORED
-        logits = model(batch["inputs"]).float().flatten(0, 1)
+        logits = logits_of(model, batch).float().flatten(0, 1)
         targets = draw(logits, generator).where(counts.flatten(), IGNORED)
         return {"loss": cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")}
 
@@ -65,7 +90,7 @@ class LanguageModel:
     def evaluate(self, model: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
         """The sums `loss` and `count`, each 0-dim float64."""
         return {
-            "loss": _summed_cross_entropy(model, batch).double(),
+            "loss": summed_cross_entropy(model, batch, self.chunked_loss).double(),
             "count": (batch["targets"] != IGNORED).sum(dtype=torch.float64),
         }
 
@@ -88,16 +113,12 @@ class LanguageModel:
         return [first, *compressors(self.data)] if self.spec.unit == "byte" else [first]
 
 
-def _summed_cross_entropy(model: torch.nn.Module, batch: Batch) -> Tensor:
-    logits = model(batch["inputs"]).float()
-    return cross_entropy(logits.flatten(0, 1), batch["targets"].flatten(), ignore_index=IGNORED, reduction="sum")
-
-
 @task(kind="tokens", general=True)
-def language_model(data: Data, /) -> Task:
+def language_model(data: Data, /, chunked_loss: NonNegativeInt = 0) -> Task:
     """Next-token prediction on any tokens (data=text or data=tokens, path=FILE_OR_FOLDER).
 
     Args:
         data: token sequences.
+        chunked_loss: rows of logits held at a time, which saves memory where the vocabulary is large; 0 for all.
     """
-    return LanguageModel(data)
+    return LanguageModel(data, chunked_loss)

@@ -19,6 +19,7 @@ from ava.errors import Interrupted, TrainingFailed
 from ava.optimization.learning_rate.change import Change
 from ava.reporting.incidents import IncidentLog
 from ava.reporting.listener import Listener
+from ava.training.accounting import Accounting
 from ava.training.breakdown import breakdowns
 from ava.training.evaluation import evaluate
 from ava.training.interrupt import StopSignal
@@ -77,6 +78,7 @@ class Trainer:
         self.run, self.plan, self.folder, self.listeners = run, plan, folder, listeners
         self.incidents, self.profiler = incidents, profiler
         self.journal, self.rescue = Journal(run), Rescue(run, folder, listeners, incidents)
+        self.accounting = Accounting(run)
         self._saved = -1
 
     def train(self) -> Literal["done", "stopped early"]:
@@ -92,7 +94,8 @@ class Trainer:
             self._make_up()
             self.rescue.keep()
             for window in self._windows():
-                report = training_step(self.run, window, stop=signal.received is not None)
+                with self.accounting.watching(window):
+                    report = training_step(self.run, window, stop=signal.received is not None)
                 self.journal.add(report)
                 if (report.stop or self._is_looked_at()) and self.rescue.is_sound(self.journal):
                     self._look(report.stop)

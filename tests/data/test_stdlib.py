@@ -39,3 +39,12 @@ def test_the_split_does_not_depend_on_the_seed():
     first, second = stdlib(0), stdlib(1, context=64)
     assert first.description == second.description
     assert len(second.valid) == pytest.approx(4 * len(first.valid), abs=4)
+
+
+def test_packed_it_has_the_same_bytes_in_the_same_order():
+    stream, packed = stdlib(0), stdlib(0, packing="documents")
+    held = [split.fetch(np.arange(len(split)), 0)["targets"].numpy() for split in (stream.valid, packed.valid)]
+    texts = [targets[targets != IGNORED].astype(np.uint8).tobytes() for targets in held]
+    assert texts[0].replace(b"\0", b"") == texts[1].replace(b"\0", b"")
+    names = sorted(_names(ROOT, tests=False))
+    assert len(texts[0]) - len(texts[1]) == sum(held_out(names, 1 / 20)) - 1

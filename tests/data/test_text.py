@@ -70,3 +70,15 @@ def test_refused(tmp_path, monkeypatch, options, message):
     _prepare(tmp_path)
     with pytest.raises(InputError, match=message):
         text(0, **options)
+
+
+def test_documents_can_be_packed_whole(tmp_path):
+    contents = [f"document {k} ".encode() * (k + 1) for k in range(9)]
+    for k, content in enumerate(contents):
+        (tmp_path / f"{k}.txt").write_bytes(content)
+    data = text(0, path=str(tmp_path), context=64, packing="documents")
+    batches = [split.fetch(np.arange(len(split)), 0) for split in (data.train, data.valid)]
+    counted = [int((batch["targets"] != IGNORED).sum()) for batch in batches]
+    assert sum(counted) == sum(map(len, contents))
+    assert all("documents" in batch for batch in batches)
+    assert f"{counted[0]} bytes for training, {counted[1]} for validation, documents packed" in data.description

@@ -1,0 +1,1 @@
+"""Losses whose gradients are worth computing by hand."""

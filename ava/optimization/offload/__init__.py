@@ -1,0 +1,1 @@
+"""Host memory in place of an accelerator's: activations wait there for the backward pass, optimizer state lives there."""

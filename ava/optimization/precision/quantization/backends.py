@@ -1,0 +1,90 @@
+"""Which implementation runs a quantized layer on which device, behind one switch.
+
+    backend    what it is                                       where
+    torch.ao   the kernels of torch.ao's quantize_dynamic       8 bits on x86 processors; the fastest there
+    torchao    torchao's tensors                                8 bits anywhere; 4 bits on CPU and CUDA
+    torch      floats made of the integers in each call         2 bits anywhere
+
+`auto` takes the fastest that the device has, and the report says which.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import nn
+
+from ava.errors import InputError, nearest
+from ava.optimization.precision.quantization import int8_cpu
+from ava.optimization.precision.quantization.arithmetic import Plain
+from ava.optimization.precision.quantization.dequantizing_linear import DequantizingLinear
+from ava.optimization.precision.quantization.scheme import Scheme
+from ava.optimization.precision.quantization.torchao_linear import int4_linear, int8_linear
+
+Backend = Literal["torch.ao", "torchao", "torch"]
+CHOICES = ("auto", "torch.ao", "torchao")
+
+
+def choose_backend(asked: str, scheme: Scheme, device: torch.device) -> Backend:
+    """The implementation to use.
+
+    Args:
+        asked: of `CHOICES`; auto takes the fastest that is here.
+        scheme: what is to run.
+        device: where.
+
+    Raises:
+        InputError: no backend is called that, or it does not run that.
+    """
+    if asked not in CHOICES:
+        problem = f"no backend is called that; there are: {', '.join(CHOICES)}."
+        raise InputError(problem, key="backend", value=asked, hint=nearest(asked, CHOICES))
+    runs_ao = scheme.bits == 8 and device.type == "cpu" and int8_cpu.is_available(scheme.activations)
+    if asked == "torch.ao" and not runs_ao:
+        problem = f"it does not run {scheme} on {device.type} here; it runs 8 bits on x86 processors."
+        raise InputError(problem, key="backend", value=asked, hint="Use `auto`.")
+    if scheme.bits == 2:
+        return "torch"
+    return "torch.ao" if runs_ao and asked != "torchao" else "torchao"
+
+
+def build_layer(plain: Plain, scheme: Scheme, backend: Backend, device: torch.device) -> nn.Module:
+    """A layer that computes from the plain tensors of a quantized one.
+
+    Raises:
+        InputError: something for it is missing on this machine.
+    """
+    if scheme.bits == 2:
+        return DequantizingLinear({name: tensor.to(device) for name, tensor in plain.items()}, 2)
+    if scheme.bits == 4:
+        return int4_linear(plain, device)
+    return int8_cpu.Int8CPULinear(plain) if backend == "torch.ao" else int8_linear(plain, device)
+
+
+def with_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
+    """A copy of a model with other layers in the place of some. The model is not touched, nor are those copied.
+
+    Args:
+        model: the model.
+        layers: name of one of its modules -> what stands in the copy wherever that module stood.
+    """
+    return copy.deepcopy(model, {id(model.get_submodule(name)): layer for name, layer in layers.items()})
+
+
+def put_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+    """The same in the model itself.
+
+    Raises:
+        InputError: a layer is the model itself, whose place only its owner can fill.
+    """
+    if "" in layers:
+        raise InputError("the model is itself the layer to replace, which cannot be done in place.", key="inplace",
+                         value=True, hint="Take what `quantize()` returns, with inplace=False.")  # fmt: skip
+    by_identity = {id(model.get_submodule(name)): layer for name, layer in layers.items()}
+    for module in list(model.modules()):
+        for name, child in list(module._modules.items()):
+            if id(child) in by_identity:
+                module._modules[name] = by_identity[id(child)]

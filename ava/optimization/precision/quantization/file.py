@@ -1,0 +1,149 @@
+"""A quantized model as one safetensors file, which no machine has to trust and every machine can pack for itself.
+
+    head.norm.weight                 what is not quantized, under its own name
+    blocks.0.up.weight  .scale ...   the plain tensors of a quantized layer
+    metadata "ava"                   JSON: the scheme, the quantized layers, which names share a tensor
+
+What kernels compute from is packed for a processor; the file is not, so it can be written on one and read on another.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ava.errors import InputError
+from ava.optimization.precision.quantization.arithmetic import Plain
+from ava.optimization.precision.quantization.backends import build_layer, choose_backend, put_layers, with_layers
+from ava.optimization.precision.quantization.scheme import Scheme
+
+_KEY, _FORMAT = "ava", 1
+
+
+def stored_tensors(
+    model: nn.Module, plain: Mapping[str, Plain] | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What a file holds of a model, each shared tensor once.
+
+    Args:
+        model: the model.
+        plain: its quantized layers' tensors.
+
+    Returns:
+        name -> tensor; further name -> the name that its tensor is stored under.
+    """
+    tensors: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    seen: dict[tuple[Any, ...], str] = {}
+    layers = {_parameter(name, ""): name for name in plain or {}}
+    for name, tensor in model.state_dict().items():
+        if not isinstance(tensor, Tensor) or any(name.startswith(prefix) for prefix in layers):
+            continue
+        identity = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if tensor.numel() and identity in seen:
+            aliases[name] = seen[identity]
+            continue
+        seen[identity] = name
+        tensors[name] = tensor.detach()
+    for name, parts in (plain or {}).items():
+        tensors |= {_parameter(name, part): tensor for part, tensor in parts.items()}
+    return tensors, aliases
+
+
+def write_quantized(path: Path, model: nn.Module, plain: Mapping[str, Plain], scheme: Scheme) -> None:
+    """Write a quantized model.
+
+    Args:
+        path: the file; replaced if it is there.
+        model: the quantized model.
+        plain: its quantized layers' tensors.
+        scheme: of all of them.
+    """
+    from safetensors.torch import save_file
+
+    tensors, aliases = stored_tensors(model, plain)
+    about = {"format": _FORMAT, "scheme": asdict(scheme), "layers": list(plain), "aliases": aliases}
+    save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, path, {_KEY: json.dumps(about)})
+
+
+def load_quantized(
+    model: nn.Module, path: Path | str, *, backend: str = "auto", device: torch.device | str = "cpu"
+) -> nn.Module:
+    """Read what `ModelQuantizer.save` wrote. Nothing in the file is executed.
+
+    Args:
+        model: built as the quantized one was, with any weights; used up.
+        path: the file.
+        backend: as `ModelQuantizer` takes it.
+        device: where the result is to run.
+
+    Returns:
+        The quantized model, in evaluation mode.
+
+    Raises:
+        InputError: the file is none of those, or is of another model.
+    """
+    about, tensors = _read(Path(path))
+    device, scheme = torch.device(device), Scheme(**about["scheme"])
+    chosen = choose_backend(backend, scheme, device)
+    model = model.to(device)
+    layers: dict[str, nn.Module] = {}
+    for name in about["layers"]:
+        prefix = _parameter(name, "")
+        names = [key for key in tensors if key.startswith(prefix) and "." not in key[len(prefix) :]]
+        plain = {key[len(prefix) :]: tensors.pop(key) for key in names}
+        _check_layer(model, name, plain, scheme, Path(path))
+        layers[name] = build_layer(plain, scheme, chosen, device)
+    if "" in layers:
+        return with_layers(model, layers).eval()
+    put_layers(model, layers)
+    _load_rest(model, tensors | {alias: tensors[name] for alias, name in about["aliases"].items()}, layers, Path(path))
+    return model.eval()
+
+
+def _parameter(layer: str, part: str) -> str:
+    return f"{layer}.{part}" if layer else part
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {})[_KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        problem = f"{path} holds no quantized model ({' '.join(str(error).split())[:200]})."
+        raise InputError(problem, hint="Give a file that `ModelQuantizer.save` or `ava export` wrote.") from error
+    if about["format"] > _FORMAT:
+        raise InputError(f"{path} was written by a newer version of Ava.", hint="Install that version.")
+    return about, tensors
+
+
+def _check_layer(model: nn.Module, name: str, plain: Plain, scheme: Scheme, path: Path) -> None:
+    try:
+        layer = model.get_submodule(name)
+    except AttributeError:
+        layer = None
+    stored = plain["weight"].shape[0], plain["weight"].shape[1] * 8 // scheme.bits
+    if not isinstance(layer, nn.Linear) or (layer.out_features, layer.in_features) != stored:
+        problem = f"{path} has a linear layer {name or '(the model itself)'} with {stored[1]} inputs and {stored[0]}"
+        raise InputError(f"{problem} outputs, the model has none there.", hint="Build the model that was quantized.")
+
+
+def _load_rest(model: nn.Module, tensors: dict[str, Tensor], layers: Mapping[str, Any], path: Path) -> None:
+    prefixes = tuple(_parameter(name, "") for name in layers)
+    try:
+        missing, strangers = model.load_state_dict(tensors, strict=False)
+    except RuntimeError as error:
+        raise InputError(f"{path} does not fit the model: {' '.join(str(error).split())[:300]}") from error
+    missing = [name for name in missing if not name.startswith(prefixes)]
+    if missing or strangers:
+        problem = f"{path} is of another model: it lacks {missing[:3]} and has {strangers[:3]} besides."
+        raise InputError(problem, hint="Build the model that was quantized.")
