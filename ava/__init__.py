@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["__version__", "train"]
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["__version__", "load_exported", "train"]
 
 __version__ = "0.1.0"
 
@@ -40,3 +43,22 @@ def train(overrides: Sequence[str] = (), config_dirs: Sequence[str | Path] = ())
     from ava.config.build import run
 
     return run(config, saved=plan)
+
+
+def load_exported(folder: str | Path, *, backend: str = "auto", device: str = "cpu") -> nn.Module:
+    """Load the model that `ava export` wrote; nothing in the directory is executed.
+
+    Args:
+        folder: the directory.
+        backend: what is to run quantized layers: "auto", "torch.ao" or "torchao".
+        device: where the model is to run.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        ava.errors.InputError: it is no such directory, or nothing here runs it.
+    """
+    from ava.config.exporting import load_exported as load
+
+    return load(folder, backend=backend, device=device)

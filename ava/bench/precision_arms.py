@@ -24,7 +24,7 @@ BASE = "fp32"
 BY_HAND = "bf16 by hand"
 OVERRIDES = {
     "digits": ("task.label_smoothing=0.0", "trainer.batch_size=32", "trainer.log_every=50"),
-    "gpt": ("experiment=gpt_stdlib", "data.context=128", "trainer.batch_size=8"),
+    "gpt": ("task=stdlib_lm", "data.context=128", "trainer.batch_size=8"),
 }
 """Workload -> what makes it from the default configuration."""
 _COMMON = ("scheduler=constant", "scheduler.warmup_steps=0", "trainer.max_steps=1000000000", "trainer.device=cpu")
@@ -124,7 +124,7 @@ def by_hand(workload: Workload, model: torch.nn.Module, batches: Gate[Batch]) ->
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = model(batch["inputs"])
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, -2), batch["targets"].flatten())
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, -2).float(), batch["targets"].flatten())
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -16,7 +16,9 @@ ava COMMAND
 
   ava train [overrides]      train; the same as ava-train
   ava find-lr [overrides]    a learning rate for that training; the same as ava-find-lr
+  ava find-batch-size [overrides]  the largest batch that fits that training
   ava schedule [overrides]   the schedule that a training would follow, drawn; nothing is trained
+  ava export RUN --format F  a run's weights, as they are or in int8, int4 or int2, checked against the trained model
   ava list [SORT]            what can be chosen, with every option; SORT: {", ".join(REGISTRIES)}
   ava bench loop             what the training loop costs beside a bare PyTorch loop
   ava bench optimizers       what a step of each optimizer costs over torch's fused AdamW, beside other libraries
@@ -28,9 +30,14 @@ ava COMMAND
   ava bench surgery          what reconciling gradients costs over the plain sum of losses, and what its gate misses
   ava bench multitask        what surgery gains over plainly summing losses, on objectives that conflict
   ava bench landscapes       where surgery methods end on the toy problems of their papers
+  ava bench compiled         what compiling model and loss gains over plain steps, and what it costs to start
+  ava bench quantization     what int8 and int4 save in time and size, and what training for them gains
+  ava bench cross_entropy    memory and time of the loss over a large vocabulary, by chunks and at once
+  ava bench packing          documents packed whole, beside one stream and beside a row for each
+  ava bench activations      what activation checkpointing saves, and what it costs
   ava --version              the version
 """
-_COMMANDS = ("train", "find-lr", "schedule", "list", "bench")
+_COMMANDS = ("train", "find-lr", "find-batch-size", "schedule", "export", "list", "bench")
 _MEASUREMENTS = (
     "loop",
     "optimizers",
@@ -42,6 +49,11 @@ _MEASUREMENTS = (
     "surgery",
     "multitask",
     "landscapes",
+    "compiled",
+    "activations",
+    "cross_entropy",
+    "packing",
+    "quantization",
 )
 
 
@@ -63,6 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ava.cli import find_lr
 
         return find_lr.main(words[1:])
+    if words[:1] == ["find-batch-size"]:
+        from ava.cli import find_batch_size
+
+        return find_batch_size.main(words[1:])
     return run_command("ava", lambda: _dispatch(words))
 
 
@@ -72,6 +88,10 @@ def _dispatch(words: list[str]) -> int:
         from ava.cli.schedule import schedule
 
         return schedule(rest)
+    if command == "export":
+        from ava.cli.export import export
+
+        return export(rest)
     if command in ("--help", "-h") or rest[:1] in (["--help"], ["-h"]):
         print(_HELP, end="")
         return 0

@@ -5,6 +5,7 @@ Everything is built before anything is written, so that bad input leaves nothing
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -33,6 +34,8 @@ from ava.reporting.metrics import MetricsLog
 from ava.reporting.progress import progress
 from ava.reporting.run_directory import RunDirectory
 from ava.reporting.summary import Summary
+from ava.training.batch_size import FoundBatch
+from ava.training.batch_size import find_batch_size as largest_batch
 from ava.training.breakdown import breakdowns
 from ava.training.determinism import deterministic_kernels
 from ava.training.evaluation import metric_names, objective_names
@@ -101,6 +104,35 @@ def find_lr(config: Config, *, saved: ResumePlan | None) -> tuple[Findings, Path
         with _claimed(config, saved, world) as folder:
             findings = search(config, training, folder)
         return (findings, folder) if world.is_main else None
+
+
+def find_batch_size(config: Config, *, saved: ResumePlan | None, limit: int | None) -> tuple[FoundBatch, Path] | None:
+    """Only look for the largest batch that fits, and write `batch_size.json` into the run directory.
+
+    Args:
+        config: the checked configuration.
+        saved: the checkpoint from which to look, if any.
+        limit: bytes that a step may take on each rank; None leaves that to the device.
+
+    Returns:
+        What was found and where it was written; None on ranks other than 0.
+
+    Raises:
+        InputError: as `run`, or nothing fits.
+    """
+    with (
+        join(config.trainer.device, config.distributed.timeout_s, config.distributed.backend) as world,
+        deterministic_kernels(config.trainer.deterministic),
+    ):
+        config, _ = settle(config, world.device)
+        training, _ = build_run(config, world)
+        if saved is not None:
+            world.together(lambda: training.restore(load(saved.checkpoint)))
+        with _claimed(config, saved, world) as folder:
+            found = largest_batch(training, limit)
+            if world.is_main:
+                atomic.write_text(folder / "batch_size.json", json.dumps(found.as_dict(), indent=1) + "\n")
+        return (found, folder) if world.is_main else None
 
 
 def _check_monitor(config: Config, training: Run) -> None:

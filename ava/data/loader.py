@@ -46,6 +46,7 @@ class Window:
         num_samples: samples of the whole window, over all ranks.
         position: where training stands after this step.
         start: where it stood before.
+        copies: the micro-batches on the accelerator, where they are there already.
     """
 
     batches: list[Batch]
@@ -53,6 +54,12 @@ class Window:
     num_samples: int
     position: Position
     start: Position = Position()
+    copies: list[Batch] | None = None
+
+    @property
+    def on_device(self) -> list[Batch]:
+        """The micro-batches as near to the model as they are; `batches` stays on the host."""
+        return self.batches if self.copies is None else self.copies
 
 
 @dataclass(frozen=True)
@@ -79,14 +86,16 @@ class TrainingLoader:
         world_size: number of processes.
         workers: processes that fetch ahead; 0 fetches in this one.
         pin_memory: page-lock the batches, for copies to an accelerator.
+        prefetch: windows that each worker fetches ahead.
     """
 
     def __init__(
         self, split: Split, *, batch_size: int, accumulate: int = 1, seed: int = 0, rank: int = 0,
-        world_size: int = 1, workers: int = 0, pin_memory: bool = False,
+        world_size: int = 1, workers: int = 0, pin_memory: bool = False, prefetch: int = 4,
     ) -> None:  # fmt: skip
         self.split, self.batch_size, self.accumulate, self.seed = split, batch_size, accumulate, seed
         self.rank, self.world_size, self.workers, self.pin_memory = rank, world_size, workers, pin_memory
+        self.prefetch = prefetch
 
     @property
     def steps_per_epoch(self) -> int:
@@ -95,12 +104,22 @@ class TrainingLoader:
 
     def windows(self, start: Position) -> Iterator[Window]:
         """Every window from `start` on, epoch after epoch."""
-        for plan, batches in _fetched(self.split, self.plans(start), self.workers, self.pin_memory):
+        for plan, batches in _fetched(self.split, self.plans(start), self.workers, self.pin_memory, self.prefetch):
             yield Window(batches, plan.counted, plan.num_samples, plan.position, plan.start)
 
     def indices(self, start: Position, num_samples: int) -> np.ndarray:
         """Which samples of the split a window held: (num_samples,) int64, in the order in which they were taken."""
         return epoch_order(len(self.split), self.seed, start.epoch)[start.sample : start.sample + num_samples]
+
+    def batch_sizes(self) -> list[int]:
+        """Samples of each micro-batch that this rank can meet, the usual ones first.
+
+        An epoch has two sorts of windows: the full ones, and the last.
+        """
+        full, rest = divmod(len(self.split), self.batch_size)
+        windows = [np.empty(size) for size in [self.batch_size] * (full > 0) + [rest] * (rest > 0)]
+        shares = [share for window in windows for share in self._cut(window)[0]]
+        return list(dict.fromkeys(len(share) for share in shares))
 
     def plans(self, start: Position) -> Iterator[_Plan]:
         """The windows' sample indices; nothing is fetched."""
@@ -114,10 +133,15 @@ class TrainingLoader:
     def _plan(self, epoch: int, window: np.ndarray, first: int, length: int) -> _Plan:
         last = first + len(window)
         after = Position(epoch, last) if last < length else Position(epoch + 1, 0)
-        share = rank_share(window, self.rank, self.world_size)
-        counted = len(share) > 0
-        parts = np.array_split(share, min(self.accumulate, len(share))) if counted else [window[:1]]
+        parts, counted = self._cut(window)
         return _Plan(epoch, parts, counted, len(window), after, Position(epoch, first))
+
+    def _cut(self, window: np.ndarray) -> tuple[list[np.ndarray], bool]:
+        """The micro-batches of a window on this rank, and whether they count: without a sample it takes a stand-in."""
+        share = rank_share(window, self.rank, self.world_size)
+        if len(share) == 0:
+            return [window[:1]], False
+        return np.array_split(share, min(self.accumulate, len(share))), True
 
 
 def evaluation_batches(
@@ -173,7 +197,7 @@ class _Plans(Sampler[Any]):
 
 
 def _fetched(
-    split: Split, plans: Iterator[_Plan], workers: int, pin_memory: bool
+    split: Split, plans: Iterator[_Plan], workers: int, pin_memory: bool, prefetch: int = 4
 ) -> Iterator[tuple[_Plan, list[Batch]]]:
     fetcher = _Fetcher(split)
     fetched: Iterable[tuple[_Plan, list[Batch]] | Exception]
@@ -183,7 +207,7 @@ def _fetched(
         # A generator of its own: DataLoader draws a base seed from it, else from the global RNG that a resume restores.
         fetched = DataLoader(
             fetcher, batch_size=None, sampler=_Plans(plans), num_workers=workers, collate_fn=_identity,
-            pin_memory=pin_memory, generator=torch.Generator(), prefetch_factor=4 if workers else None,
+            pin_memory=pin_memory, generator=torch.Generator(), prefetch_factor=prefetch if workers else None,
         )  # fmt: skip
     for item in fetched:
         if isinstance(item, Exception):

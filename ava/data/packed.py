@@ -36,17 +36,14 @@ class Packed:
     Attributes:
         documents: what is packed.
         context: T, the tokens in a sequence.
-        seed: keys where long documents are cut in each epoch, and packs by best fit; None leaves both in order.
+        plan: which pieces of them make up which sequence.
+        seed: keys where long documents are cut in each epoch; None leaves the rest of each behind its other pieces.
     """
 
     documents: Documents
     context: int
+    plan: Plan = field(repr=False)
     seed: int | None = None
-    plan: Plan = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        make = plan_in_order if self.seed is None else plan_best_fit
-        object.__setattr__(self, "plan", make(self.documents.lengths, self.context))
 
     def __len__(self) -> int:
         return len(self.plan.first) - 1
@@ -105,7 +102,10 @@ def packed_splits(train: Documents, valid: Documents, context: int, seed: int) -
         raise InputError("the training split has no token to predict.", hint="Give more data.")
     if not len(valid.lengths):
         raise InputError("the validation split is empty.", hint="Give more data or a larger data.valid_fraction.")
-    return Packed(train, context, seed), Packed(valid, context)
+    return (
+        Packed(train, context, plan_best_fit(train.lengths, context), seed),
+        Packed(valid, context, plan_in_order(valid.lengths, context)),
+    )
 
 
 def text_splits(

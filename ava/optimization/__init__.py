@@ -46,7 +46,14 @@ if TYPE_CHECKING:
     from ava.optimization.learning_rate.warmup import Warmup as Warmup
     from ava.optimization.optimizers.state_bytes import state_bytes as state_bytes
     from ava.optimization.optimizers.wrappers.ema import EMA as EMA
+    from ava.optimization.precision.float8.handler import FP8Handler as FP8Handler
+    from ava.optimization.precision.float8.wrapper import FP8ModelWrapper as FP8ModelWrapper
     from ava.optimization.precision.policy import Policy as Policy
+    from ava.optimization.precision.quantization.file import load_quantized as load_quantized
+    from ava.optimization.precision.quantization.qat import convert_qat as convert_qat
+    from ava.optimization.precision.quantization.qat import prepare_qat as prepare_qat
+    from ava.optimization.precision.quantization.quantizer import ModelQuantizer as ModelQuantizer
+    from ava.optimization.precision.quantization.report import QuantizationReport as QuantizationReport
 
 _MODULES = {
     "AdaptiveLRConfig": "learning_rate.adaptation.config",
@@ -55,6 +62,8 @@ _MODULES = {
     "AdvancedWarmupScheduler": "learning_rate.torch_style.advanced_warmup",
     "CosineAnnealingWarmRestarts": "learning_rate.torch_style.cosine_annealing_warm_restarts",
     "EMA": "optimizers.wrappers.ema",
+    "FP8Handler": "precision.float8.handler",
+    "FP8ModelWrapper": "precision.float8.wrapper",
     "Factors": "learning_rate.factors",
     "GradientConflictAnalyzer": "gradients.surgery.conflicts",
     "GradientHealthMonitor": "gradients.health.monitor",
@@ -62,15 +71,18 @@ _MODULES = {
     "LRFinder": "learning_rate.finder.lr_finder",
     "LRFinderConfig": "learning_rate.finder.range_test",
     "LossHealthMonitor": "gradients.health.loss",
+    "ModelQuantizer": "precision.quantization.quantizer",
     "OneCycleLR": "learning_rate.torch_style.onecycle_lr",
     "OptimizerFactory": "catalogue",
     "PlateauDetector": "learning_rate.adaptation.detector",
     "Policy": "precision.policy",
     "PolynomialDecayLR": "learning_rate.torch_style.polynomial_decay_lr",
+    "QuantizationReport": "precision.quantization.report",
     "Scheduler": "learning_rate.scheduler",
     "SchedulerFactory": "catalogue",
     "Warmup": "learning_rate.warmup",
     "WarmupConfig": "learning_rate.torch_style.advanced_warmup",
+    "convert_qat": "precision.quantization.qat",
     "course": "learning_rate.course",
     "get_clip": "catalogue",
     "get_optimizer": "catalogue",
@@ -80,6 +92,8 @@ _MODULES = {
     "list_optimizers": "catalogue",
     "list_schedulers": "catalogue",
     "list_surgery": "catalogue",
+    "load_quantized": "precision.quantization.file",
+    "prepare_qat": "precision.quantization.qat",
     "state_bytes": "optimizers.state_bytes",
 }
 

@@ -48,16 +48,21 @@ class Snapshot:
     random numbers are not part of it (`ava.rng`).
 
     Args:
-        parts: models, whose tensors are copied on their own devices; optimizers, gradient scalers, random generators,
-            and anything with `state_dict` and `load_state_dict`. None is passed over.
+        parts: models, optimizers, gradient scalers, random generators, and anything with `state_dict` and
+            `load_state_dict`. None is passed over.
+        device: keep the copies of tensors there; None leaves each on its own device.
+
+    Attributes:
+        nbytes: what the copies of tensors take.
 
     Raises:
         InputError: something has no state to keep, or a lazy module has no parameters yet.
     """
 
-    def __init__(self, *parts: Any) -> None:
-        keeper = _Keeper()
+    def __init__(self, *parts: Any, device: torch.device | None = None) -> None:
+        keeper = _Keeper(device)
         self._backs = [back for one in parts if one is not None for back in keeper.parts(one)]
+        self.nbytes = keeper.nbytes
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -69,7 +74,8 @@ class Snapshot:
 class _Keeper:
     """Makes the ways back; what is reachable twice is copied once."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | None) -> None:
+        self.device, self.nbytes = device, 0
         self._known: dict[int, Back] = {}
 
     def parts(self, one: Any) -> Iterator[Back]:
@@ -125,7 +131,8 @@ class _Keeper:
         if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
             raise InputError("a lazy module has no parameters yet.", hint="Run one batch through the model first.")
         memory = _memory(tensor.detach())
-        value = memory.clone()
+        value = memory.clone() if self.device is None else memory.to(self.device, copy=True)
+        self.nbytes += value.nbytes
         gradient = self.keep(tensor.grad) if tensor.is_leaf else None
 
         def back() -> Tensor:

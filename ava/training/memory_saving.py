@@ -66,7 +66,7 @@ def _chosen(model: nn.Module, how: How) -> list[nn.Module]:
             f"{type(model).__name__} has no `blocks` (an nn.ModuleList or nn.Sequential) to recompute.",
             key=key, value=how, hint="Give the model one, or turn this off.",
         )  # fmt: skip
-    if isinstance(how, str) and how not in ("full", "selective") or not isinstance(how, str) and how < 1:
+    if how not in ("full", "selective") if isinstance(how, str) else how < 1:
         raise InputError("must be true, false, a number from 1, full or selective.", key=key, value=how)
     period = 1 if isinstance(how, str) else int(how)
     if period > len(blocks):
@@ -83,7 +83,7 @@ def _recomputed(
     # A compiled graph holds every change of a buffer once, and knows no contexts but the selective ones.
     if next(block.buffers(), None) is not None and not torch.compiler.is_compiling():
         contexts = functools.partial(_once, block, contexts or _plain)
-    chosen = {} if contexts is None else {"context_fn": contexts}
+    chosen: dict[str, Any] = {} if contexts is None else {"context_fn": contexts}
     return checkpoint(forward, *args, use_reentrant=False, **chosen, **kwargs)
 
 
@@ -92,7 +92,8 @@ def _plain() -> Contexts:
 
 
 def _selective() -> Contexts:
-    return create_selective_checkpoint_contexts(_policy)  # type: ignore[no-any-return]
+    made: Contexts = create_selective_checkpoint_contexts(_policy)  # type: ignore[no-untyped-call]
+    return made
 
 
 def _policy(_: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
@@ -103,8 +104,7 @@ def _policy(_: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolic
 
 
 def _draws(schema: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether attention drops out: what it drew in the first run it has to draw in the second, or who draws after it
-    would get other numbers."""
+    """Whether attention drops out: unless it draws in the second run too, who draws after it gets other numbers."""
     names = [argument.name for argument in schema.arguments]
     if "dropout_p" not in names:
         return False

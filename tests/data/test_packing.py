@@ -52,7 +52,7 @@ def test_in_order_is_in_order():
     plan = plan_in_order(np.array([3, 20, 4, 4, 9]), 10)
     assert plan.owner.tolist() == [0, 1, 1, 2, 3, 4]
     assert plan.piece.tolist() == [0, 0, 1, 0, 0, 0]
-    assert plan.first.tolist() == [0, 1, 3, 5, 6]
+    assert plan.first.tolist() == [0, 1, 2, 3, 5, 6]
 
 
 @pytest.mark.parametrize("make", [plan_best_fit, plan_in_order])

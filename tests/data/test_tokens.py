@@ -108,6 +108,8 @@ def _prepare(folder):
         ({"path": "only"}, "is named for validation"),
         ({"path": "good.bin", "vocab_size": 500}, "holds the token 599, but data.vocab_size is 500. Give .*=600"),
         ({"path": "good.bin", "context": 1000}, "too few for one sequence of context=1000"),
+        ({"path": "good.bin", "separator": 600}, "data.separator=600: must be a token, below vocab_size=600"),
+        ({"path": "good.bin", "separator": 599}, "data.separator=599: separates nothing in the training split"),
     ],
 )
 def test_refused(tmp_path, monkeypatch, options, message):
@@ -115,6 +117,19 @@ def test_refused(tmp_path, monkeypatch, options, message):
     _prepare(tmp_path)
     with pytest.raises(InputError, match=message):
         tokens(0, **options)
+
+
+def test_documents_between_separators_are_packed(tmp_path):
+    rng = np.random.default_rng(0)
+    train, valid = ([rng.integers(1, 50, rng.integers(1, 30)) for _ in range(num)] for num in (30, 5))
+    for name, documents in (("train", train), ("val", valid)):
+        stream = np.concatenate([np.concatenate(([0], document)) for document in documents])
+        stream.astype(np.uint16).tofile(tmp_path / f"{name}.bin")
+    data = tokens(0, path=str(tmp_path), context=16, separator=0)
+    assert _targets(data.valid) == np.concatenate(valid).tolist()
+    assert sorted(_targets(data.train)) == sorted(np.concatenate(train).tolist())
+    assert "documents packed" in data.description
+    assert "documents packed" not in tokens(0, path=str(tmp_path), context=16).description
 
 
 def test_a_file_that_vanished_is_named(tmp_path):

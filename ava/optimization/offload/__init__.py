@@ -1,1 +1,1 @@
-"""Host memory in place of an accelerator's: activations wait there for the backward pass, optimizer state lives there."""
+"""Host memory in place of an accelerator's, for activations until the backward pass and for optimizer state."""

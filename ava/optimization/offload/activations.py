@@ -16,7 +16,7 @@ changes, so that what was changed in place in between is saved again.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from types import TracebackType
 
 import torch
@@ -92,19 +92,18 @@ class _Pass:
     def __init__(self, owner: OffloadedActivations, lanes: Lanes, kept: set[int]) -> None:
         self.owner, self.lanes, self.kept = owner, lanes, kept
         # Keys are weak: a storage is free once the forward pass is through with it.
-        self.known = WeakIdKeyDictionary()
+        self.known: MutableMapping[torch.UntypedStorage, tuple[int, _Storage]] = WeakIdKeyDictionary()
         self.last: weakref.ref[_Storage] | None = None
 
     def pack(self, tensor: Tensor) -> Tensor | _Saved:
         if not self._is_moved(tensor):
             return tensor.detach()  # a node's own output would keep the node alive
         storage = tensor.untyped_storage()
-        version, saved = self.known.get(storage, (-1, None))
-        if saved is None or version != tensor._version:
+        if storage not in self.known or self.known[storage][0] != tensor._version:
             saved = _Storage(storage, self.lanes, self.last)
             self.last, self.known[storage] = weakref.ref(saved), (tensor._version, saved)
             self.owner.moved += storage.nbytes()
-        return _Saved(saved, tensor)
+        return _Saved(self.known[storage][1], tensor)
 
     def _is_moved(self, tensor: Tensor) -> bool:
         base = tensor if tensor._base is None else tensor._base

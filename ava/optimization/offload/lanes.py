@@ -16,10 +16,10 @@ class Lanes:
 
     def __init__(self, device: torch.device, host: torch.device) -> None:
         self.device, self.host = device, host
-        self.side = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.side = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def out(self, storage: torch.UntypedStorage) -> Tensor:
-        """Copy a storage to the host: (bytes,) uint8. What is done to it on the current stream by now is in the copy."""
+        """Copy a storage, as the current stream leaves it so far, to the host: (bytes,) uint8."""
         whole = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
         if self.side is None:
             return whole.to(self.host, copy=True)

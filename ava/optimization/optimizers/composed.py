@@ -24,6 +24,7 @@ from ava.optimization.optimizers.engines.batch import Batch, Totals
 from ava.optimization.optimizers.engines.conduct import conduct
 from ava.optimization.optimizers.idle import refuse_idle
 from ava.optimization.optimizers.loading import adopt_group, adopt_state, refuse_foreign, restore
+from ava.optimization.optimizers.outside_graphs import outside_graphs
 from ava.optimization.optimizers.parameter_groups import expand
 from ava.optimization.optimizers.roster import Roster
 from ava.optimization.optimizers.sentence import ByShape, Sentence, Slot, Words, own_slots, variants
@@ -100,6 +101,7 @@ class ComposedOptimizer(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None: ...
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
+    @outside_graphs
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Update every parameter that has a gradient.

@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
-from ava.optimization.precision.float8.hardware import MULTIPLE, check_product
+from ava.optimization.precision.float8.hardware import as_autocast, check_product, on_aligned_rows
 from ava.optimization.precision.float8.scaling import GRAD, INPUT, INPUT_AGAIN, WEIGHT, Cast, DelayedScaling
 
 
@@ -27,20 +26,17 @@ class DelayedFloat8Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., K) -> (..., N), in the input's type or in autocast's."""
-        if torch.is_autocast_enabled(input.device.type):
-            input = input.to(torch.get_autocast_dtype(input.device.type))
-        if input.numel() == 0:
-            return functional.linear(input, self.weight.to(input.dtype), _to(self.bias, input.dtype))
+        input = as_autocast(input)
         if self.scaling.scale.device != input.device:
             self.scaling.to(input.device)
-        rows = input.numel() // self.in_features
-        # Rows of zeros change no product, and the weight's gradient sums over a multiple of 16 rows.
-        x_MK = functional.pad(input.reshape(rows, self.in_features), (0, 0, 0, -rows % MULTIPLE))
+        out = on_aligned_rows(self._multiply, input)
+        return out if self.bias is None else out + self.bias.to(out.dtype)
+
+    def _multiply(self, x_MK: Tensor) -> Tensor:
         record = self.training and torch.is_grad_enabled()
         arguments = (x_MK, self.weight, self.scaling, self.row, record)
         out_MN: Tensor = _Products.apply(*arguments)  # type: ignore[no-untyped-call]
-        out = out_MN[:rows].reshape(*input.shape[:-1], self.out_features)
-        return out if self.bias is None else out + self.bias.to(out.dtype)
+        return out_MN
 
     def extra_repr(self) -> str:
         """Sizes, and what it computes in."""
@@ -104,7 +100,3 @@ def _amax(tensor: Tensor) -> Tensor:
     """The largest magnitude, 0-dim float32, in one pass; NaN and infinity come through."""
     low, high = torch.aminmax(tensor)
     return torch.maximum(-low, high).float()
-
-
-def _to(tensor: Tensor | None, kind: torch.dtype) -> Tensor | None:
-    return None if tensor is None else tensor.to(kind)

@@ -9,15 +9,18 @@ Reference: https://github.com/pytorch/ao/tree/main/torchao/float8
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ava.errors import InputError
 from ava.optimization.precision.float8.formats import Casts, Operand, dtype
+from ava.optimization.precision.float8.hardware import as_autocast, on_aligned_rows
 
 if TYPE_CHECKING:
     from torchao.float8 import CastConfig, Float8LinearConfig
@@ -47,9 +50,9 @@ def convert(
     config = configuration(recipe, casts, device, emulate, float8_all_gather)
     chosen = set(layers)
     convert_to_float8_training(model, module_filter_fn=lambda module, name: name in chosen, config=config)
-    if device.type != "cuda":
-        for name in layers:
-            model.get_submodule(name).register_forward_pre_hook(_autocast)
+    for name in layers:
+        layer = model.get_submodule(name)
+        layer.forward = functools.partial(_aligned, layer.forward)
 
 
 def configuration(
@@ -77,7 +80,6 @@ def configuration(
         cast_config_grad_output=cast(casts.grad, kind, casts.grad),
         cast_config_grad_output_for_grad_weight=cast(casts.grad_again, kind, casts.grad),
         enable_fsdp_float8_all_gather=float8_all_gather,
-        pad_inner_dim=True,
         emulate=emulate,
         round_scales_to_power_of_2=recipe != "tensorwise",
     )
@@ -90,10 +92,10 @@ def renew_gathered_scales(model: nn.Module) -> None:
     precompute_float8_dynamic_scale_for_fsdp(model)
 
 
-def _autocast(module: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-    """Cast the input as autocast wants it: torchao asks CUDA's autocast alone."""
-    (x,) = inputs
-    return (x.to(torch.get_autocast_dtype(x.device.type)),) if torch.is_autocast_enabled(x.device.type) else inputs
+def _aligned(forward: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
+    """A layer's forward pass on rows and in the type it needs; torchao's own padding copies, needed or not."""
+    # torchao asks CUDA's autocast alone.
+    return on_aligned_rows(forward, as_autocast(input))
 
 
 def _load() -> None:

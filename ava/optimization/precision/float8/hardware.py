@@ -8,7 +8,11 @@ Reference: ATen's checks, https://github.com/pytorch/pytorch/blob/main/aten/src/
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from ava.errors import InputError
 
@@ -43,7 +47,7 @@ def check_hardware(device: torch.device) -> None:
         )  # fmt: skip
 
 
-def check_product(a: torch.Tensor, b: torch.Tensor) -> None:
+def check_product(a: Tensor, b: Tensor) -> None:
     """Refuse a product of (M, K) and (K, N) with one scale each that a GPU would refuse.
 
     Raises:
@@ -57,13 +61,32 @@ def check_product(a: torch.Tensor, b: torch.Tensor) -> None:
         )
 
 
+def on_aligned_rows(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """(..., K) -> (..., N) by a layer that wants (M, K) with M a multiple of 16, over which a weight's gradient sums.
+
+    Rows of zeros are added where they are needed, and their outputs left out: no product changes.
+    """
+    rows = x.numel() // x.shape[-1]
+    flat = x.reshape(rows, x.shape[-1])
+    missing = -rows % MULTIPLE if rows > 0 else MULTIPLE
+    # Padding copies, even by nothing.
+    out = layer(functional.pad(flat, (0, 0, 0, missing)))[:rows] if missing else layer(flat)
+    return out.reshape(*x.shape[:-1], out.shape[-1])
+
+
+def as_autocast(x: Tensor) -> Tensor:
+    """`x` in the type that autocast computes in on its device, if autocast is on."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
 def multiplies(device: torch.device) -> bool:
     """Whether `torch._scaled_mm` runs there: a CPU has it too, in software."""
     return device.type == "cpu" or has_float8(device)
 
 
 def is_fnuz(device: torch.device) -> bool:
-    """Whether its 8-bit floats are those of the MI300, which have no negative zero and half the largest value."""
+    """Whether its 8-bit floats are those of the MI300, which have no negative zero and reach 240 in e4m3."""
     if device.type != "cuda" or torch.version.hip is None:
         return False
     return torch.cuda.get_device_properties(device).gcnArchName.startswith("gfx942")

@@ -2,8 +2,8 @@
 
     scale = fp8_max / max(history) / 2^margin
 
-A cast that has to find its own largest value first reads its operand twice. With the values of past steps the scale is
-known beforehand; `margin` leaves room for growth, and what exceeds it saturates. Where there is no history yet, a
+The scale of a cast follows from past steps and not from the operand: micro-batches and ranks share it, and one batch
+does not move it at once. `margin` leaves room for growth; what exceeds it saturates. Where there is no history yet, a
 scale comes from the operand itself. Nothing here is read by the host.
 
 Shapes: L layers, H entries of history, three operands (input, weight, grad), four casts (those and the input again).
@@ -59,7 +59,7 @@ class DelayedScaling:
         self.dtypes = [dtype(operand, device) for operand in operands]
         self.largest = [torch.finfo(kind).max for kind in self.dtypes]
         self.num_steps = 0
-        self.counting = True
+        self.counting, self._counted = True, False
         self.native = multiplies(device)
         num = len(layers)
         self.amax = torch.zeros(num, 3, device=device)
@@ -92,6 +92,7 @@ class DelayedScaling:
         kept = self.amax[row, _OPERAND_OF_CAST[cast]]
         kept.copy_(torch.maximum(kept, amax))
         if not torch.compiler.is_compiling() and self.counting:
+            self._counted = True
             self.counts[0] += (scaled.abs() > self.largest[cast]).sum()
             self.counts[1] += ((data.float() == 0) & (scaled != 0)).sum()
             self.counts[2] += data.numel()
@@ -111,7 +112,7 @@ class DelayedScaling:
         left_out = torch.as_tensor(skipped, device=self.amax.device).bool()
         self.history.copy_(torch.where(left_out, self.history, moved))
         self.amax.zero_()
-        self.counting = False
+        self.counting &= not self._counted
         if self.num_steps % self.interval == 0:
             self._renew()
         self.num_steps += 1
@@ -121,6 +122,13 @@ class DelayedScaling:
             self.history.copy_(self.max_over_ranks(self.history))
         amax = self.history.amax(0)[:, _OPERAND_OF_CAST]
         self.scale.copy_(torch.where(amax > 0, (self._goal / amax).clamp(max=_LARGEST_SCALE), 0.0))
+
+    def count_again(self) -> tuple[int, int, int]:
+        """The counts of the step that was counted, read by the host; the next step is counted anew."""
+        saturated, flushed, total = self.counts.tolist()
+        self.counts.zero_()
+        self.counting, self._counted = True, False
+        return saturated, flushed, total
 
     def to(self, device: torch.device) -> None:
         """Follow the model to another device."""

@@ -61,9 +61,7 @@ class Float8:
         """
         if self.scaling is None:
             return {}
-        saturated, flushed, total = self.scaling.counts.tolist()
-        self.scaling.counts.zero_()
-        self.scaling.counting = True
+        saturated, flushed, total = self.scaling.count_again()
         return {"fp8/saturated": saturated / total, "fp8/underflow": flushed / total} if total else {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -66,7 +66,8 @@ def dequantize(plain: Plain, bits: int) -> Tensor:
     scale_NG, zero_NG = plain["scale"].float(), plain["zero"].float()
     codes_NK = unpack(plain["weight"], bits)
     codes_NGg = _in_groups(codes_NK.float(), codes_NK.shape[1] // scale_NG.shape[1])
-    return ((codes_NGg - 2 ** (bits - 1)) * scale_NG[..., None] + zero_NG[..., None]).flatten(1)
+    weight_NGg: Tensor = (codes_NGg - 2 ** (bits - 1)) * scale_NG[..., None] + zero_NG[..., None]
+    return weight_NGg.flatten(1)
 
 
 def pack(codes_NK: Tensor, bits: int) -> Tensor:
@@ -91,7 +92,8 @@ def unpack(packed: Tensor, bits: int) -> Tensor:
     """The (N, K) uint8 codes that `pack` was given."""
     mask = 2**bits - 1
     places = [(packed >> (bits * place)) & mask for place in range(8 // bits)]
-    return torch.stack(places, dim=-1).flatten(1)
+    codes_NK: Tensor = torch.stack(places, dim=-1).flatten(1)
+    return codes_NK
 
 
 def _in_groups(rows: Tensor, size: int) -> Tensor:

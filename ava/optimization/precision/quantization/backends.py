@@ -71,7 +71,9 @@ def with_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
         model: the model.
         layers: name of one of its modules -> what stands in the copy wherever that module stood.
     """
-    return copy.deepcopy(model, {id(model.get_submodule(name)): layer for name, layer in layers.items()})
+    made = copy.deepcopy(model, {id(model.get_submodule(name)): layer for name, layer in layers.items()})
+    _forbid_fused_encoders(made, layers)
+    return made
 
 
 def put_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
@@ -88,3 +90,12 @@ def put_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
         for name, child in list(module._modules.items()):
             if id(child) in by_identity:
                 module._modules[name] = by_identity[id(child)]
+    _forbid_fused_encoders(model, layers)
+
+
+def _forbid_fused_encoders(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+    """Torch's encoder layer evaluates in one fused kernel, which reads float weights past the layers' own forward."""
+    new = {id(layer) for layer in layers.values()}
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoderLayer) and new & {id(child) for child in module.children()}:
+            module.activation_relu_or_gelu = 0  # what torch asks before it takes that kernel

@@ -56,55 +56,68 @@ def stored_tensors(
     return tensors, aliases
 
 
-def write_quantized(path: Path, model: nn.Module, plain: Mapping[str, Plain], scheme: Scheme) -> None:
-    """Write a quantized model.
+def write_model(path: Path, model: nn.Module, plain: Mapping[str, Plain], scheme: Scheme | None) -> None:
+    """Write a model.
 
     Args:
         path: the file; replaced if it is there.
-        model: the quantized model.
+        model: the model, quantized or not.
         plain: its quantized layers' tensors.
-        scheme: of all of them.
+        scheme: of all of them; None where there are none.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors, aliases = stored_tensors(model, plain)
-    about = {"format": _FORMAT, "scheme": asdict(scheme), "layers": list(plain), "aliases": aliases}
-    save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, path, {_KEY: json.dumps(about)})
+    about = {
+        "format": _FORMAT,
+        "scheme": None if scheme is None else asdict(scheme),
+        "layers": list(plain),
+        "aliases": aliases,
+    }
+    # `save_file` would make a file that only its owner may read.
+    path.write_bytes(save({name: t.cpu().contiguous() for name, t in tensors.items()}, {_KEY: json.dumps(about)}))
 
 
 def load_quantized(
     model: nn.Module, path: Path | str, *, backend: str = "auto", device: torch.device | str = "cpu"
 ) -> nn.Module:
-    """Read what `ModelQuantizer.save` wrote. Nothing in the file is executed.
+    """Read what `ModelQuantizer.save` or `write_model` wrote. Nothing in the file is executed.
 
     Args:
-        model: built as the quantized one was, with any weights; used up.
+        model: built as the stored one was, with any weights; used up.
         path: the file.
         backend: as `ModelQuantizer` takes it.
         device: where the result is to run.
 
     Returns:
-        The quantized model, in evaluation mode.
+        The stored model, in evaluation mode.
 
     Raises:
         InputError: the file is none of those, or is of another model.
     """
     about, tensors = _read(Path(path))
-    device, scheme = torch.device(device), Scheme(**about["scheme"])
-    chosen = choose_backend(backend, scheme, device)
+    device = torch.device(device)
     model = model.to(device)
     layers: dict[str, nn.Module] = {}
-    for name in about["layers"]:
-        prefix = _parameter(name, "")
-        names = [key for key in tensors if key.startswith(prefix) and "." not in key[len(prefix) :]]
-        plain = {key[len(prefix) :]: tensors.pop(key) for key in names}
-        _check_layer(model, name, plain, scheme, Path(path))
-        layers[name] = build_layer(plain, scheme, chosen, device)
+    if about["scheme"] is not None:
+        scheme = Scheme(**about["scheme"])
+        chosen = choose_backend(backend, scheme, device)
+        for name in about["layers"]:
+            plain = _take_out(tensors, name)
+            _check_layer(model, name, plain, scheme, Path(path))
+            layers[name] = build_layer(plain, scheme, chosen, device)
     if "" in layers:
         return with_layers(model, layers).eval()
     put_layers(model, layers)
     _load_rest(model, tensors | {alias: tensors[name] for alias, name in about["aliases"].items()}, layers, Path(path))
     return model.eval()
+
+
+def _take_out(tensors: dict[str, Tensor], layer: str) -> Plain:
+    """The tensors of one layer, out of those of a file."""
+    prefix = _parameter(layer, "")
+    names = [key for key in tensors if key.startswith(prefix) and "." not in key[len(prefix) :]]
+    return {key[len(prefix) :]: tensors.pop(key) for key in names}
 
 
 def _parameter(layer: str, part: str) -> str:

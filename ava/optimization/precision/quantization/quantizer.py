@@ -22,7 +22,7 @@ from ava.errors import InputError, nearest
 from ava.optimization.precision.quantization.arithmetic import Plain
 from ava.optimization.precision.quantization.backends import build_layer, choose_backend, put_layers, with_layers
 from ava.optimization.precision.quantization.calibration import KEY, calibrate, inputs_of
-from ava.optimization.precision.quantization.file import stored_tensors, write_quantized
+from ava.optimization.precision.quantization.file import stored_tensors, write_model
 from ava.optimization.precision.quantization.qat import BITS, prepare_qat, without_rounding
 from ava.optimization.precision.quantization.report import Evaluate, QuantizationReport, evaluating, measure, remarks
 from ava.optimization.precision.quantization.scheme import Bits, Scheme, num_bytes
@@ -114,7 +114,7 @@ class ModelQuantizer:
         """
         if self._quantized is None or self.scheme is None:
             raise InputError("nothing was quantized yet.", hint="Call `quantize()` first, for qat `convert(model)`.")
-        write_quantized(Path(path), self._quantized, self.plain, self.scheme)
+        write_model(Path(path), self._quantized, self.plain, self.scheme)
 
     def _check(self) -> None:
         if self.quantization_type not in TYPES:

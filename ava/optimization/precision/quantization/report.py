@@ -17,8 +17,8 @@ from ava.optimization.precision.quantization.selection import Selection
 
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
 BATCH_SIZES = (1, 64)
-_ROUNDS, _SHORTEST = 7, 2e-3
-"""Turns of each model, and the seconds that one takes at least."""
+_ROUNDS, _FEW, _SHORTEST, _LONG = 7, 3, 2e-3, 0.5
+"""Turns of each model; turns where one takes more than `_LONG` seconds; the seconds that one takes at least."""
 
 
 @dataclass
@@ -96,10 +96,11 @@ def measure(
 
 def latency(before: nn.Module, after: nn.Module, inputs: Tensor) -> tuple[float, float]:
     """Milliseconds of wall time a call takes, both models in turns: medians over the turns."""
-    repeats = [max(1, math.ceil(_SHORTEST / max(_seconds(model, inputs, 1), 1e-9))) for model in (before, after)]
+    first = [_seconds(model, inputs, 1) for model in (before, after)]
+    repeats = [max(1, math.ceil(_SHORTEST / max(seconds, 1e-9))) for seconds in first]
     turns = [
         [_seconds(model, inputs, number) for model, number in zip((before, after), repeats, strict=True)]
-        for _ in range(_ROUNDS)
+        for _ in range(_ROUNDS if max(first) < _LONG else _FEW)
     ]
     was, now = (statistics.median(column) * 1e3 for column in zip(*turns, strict=True))
     return was, now

@@ -65,16 +65,16 @@ def int8_linear(plain: Plain, device: torch.device) -> TensorLinear:
     tensors = import_torchao("torchao.quantization.quantize_.workflows", "int8 of this device and backend")
     plain = {name: tensor.to(device) for name, tensor in plain.items()}
     is_static = "input_scale" in plain
-    mapping = quantization.MappingType
     kwargs = tensors.QuantizeTensorToInt8Kwargs(
         granularity=quantization.PerTensor() if is_static else quantization.PerRow(),
-        mapping_type=mapping.ASYMMETRIC if is_static else mapping.SYMMETRIC,
+        mapping_type=quantization.MappingType.SYMMETRIC,
     )
     fixed = {}
     if is_static:
-        # Ours counts from 0 to 255, theirs from -128 to 127.
-        zero = (plain["input_zero"] - 128).to(torch.int8)
-        fixed = {"act_quant_scale": plain["input_scale"].reshape(1, 1), "act_quant_zero_point": zero.reshape(1, 1)}
+        # The same range, made symmetric: with a zero of the inputs torchao adds up all weights in every call.
+        zero, largest = plain["input_zero"], 255 - plain["input_zero"]
+        scale = plain["input_scale"] * zero.maximum(largest) / 127.5
+        fixed = {"act_quant_scale": scale.float().reshape(1, 1)}
     weight = quantization.Int8Tensor(
         plain["weight"], plain["scale"][:, None], [1, plain["weight"].shape[1]], torch.float32,
         zero_point=torch.zeros_like(plain["scale"][:, None], dtype=torch.int8), act_quant_kwargs=kwargs, **fixed,

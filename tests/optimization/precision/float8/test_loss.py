@@ -41,3 +41,11 @@ def test_300_steps_of_the_small_gpt(recipe, fp8_format):
     fp8, bf16 = last(train(WORKLOADS["small"], recipe, fp8_format)), last(in_bf16("small"))
     print(f"\n| `{recipe}` | {fp8_format} | {fp8:.4f} | {bf16:.4f} | {100 * (fp8 / bf16 - 1):+.2f} % |")
     assert fp8 == pytest.approx(bf16, rel=0.02)
+
+
+@pytest.mark.slow
+def test_300_steps_in_float32():
+    """What another rounding alone does to the loss, to read the other rows by."""
+    fp32, bf16 = last(train(WORKLOADS["small"], None, autocast=False)), last(in_bf16("small"))
+    print(f"\n| none (float32) | | {fp32:.4f} | {bf16:.4f} | {100 * (fp32 / bf16 - 1):+.2f} % |")
+    assert fp32 == pytest.approx(bf16, rel=0.02)

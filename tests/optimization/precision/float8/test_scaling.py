@@ -108,7 +108,9 @@ def test_before_there_is_a_history_the_operand_scales_itself():
     state = scaling()
     for value in (1e-30, 1e30):
         cast = see(state, value)
-        torch.testing.assert_close((cast.data.float() * cast.inverse).max(), torch.tensor(0.5 * value), rtol=0.04, atol=0)
+        torch.testing.assert_close(
+            (cast.data.float() * cast.inverse).max(), torch.tensor(0.5 * value), rtol=0.04, atol=0
+        )
     cast = see(state, 0.0)
     assert torch.equal(cast.data.float() * cast.inverse, torch.zeros(1, 2))
 

@@ -47,8 +47,8 @@ def mlp(**options: object) -> tuple[MLP, Float8]:
     return model, prepare_float8(model, device=CPU, emulate=True, **options)  # type: ignore[arg-type]
 
 
-def train(workload: Workload, recipe: str | None, fp8_format: str = "hybrid") -> list[float]:
-    """The loss per byte of each step; in bf16 where `recipe` is None."""
+def train(workload: Workload, recipe: str | None, fp8_format: str = "hybrid", autocast: bool = True) -> list[float]:
+    """The loss per byte of each step; in bf16 where `recipe` is None, in float32 without `autocast` either."""
     task, model, loader = workload.build()
     prepared = None
     if recipe is not None:
@@ -56,7 +56,7 @@ def train(workload: Workload, recipe: str | None, fp8_format: str = "hybrid") ->
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95))
     losses = []
     for batch, _ in zip(workload.batches(loader), range(workload.steps), strict=False):
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             total = sum(task.losses(model, batch).values())
         loss = total / task.count(batch)
         optimizer.zero_grad()

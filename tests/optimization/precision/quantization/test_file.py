@@ -1,0 +1,100 @@
+"""What is written is read back to the same outputs, and nothing else is."""
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from ava.errors import InputError
+from ava.optimization import ModelQuantizer, load_quantized
+from ava.optimization.precision.quantization.file import write_model
+from tests.optimization.precision.quantization.models import Tied, mlp
+from tests.optimization.precision.quantization.test_quantizer import INPUTS, quantizer, ways
+
+
+@ways
+@torch.no_grad()
+def test_the_model_that_is_read_is_the_one_that_was_written(tmp_path, kind, bits, backend, error, size):
+    made = quantizer(mlp(), kind, bits, backend)
+    quantized = made.quantize()
+    made.save(tmp_path / "m.safetensors")
+    fresh = mlp()
+    for parameter in fresh.parameters():
+        nn.init.zeros_(parameter)
+    read = load_quantized(fresh, tmp_path / "m.safetensors", backend=backend)
+    assert torch.equal(read(INPUTS), quantized(INPUTS))
+    on_disk = (tmp_path / "m.safetensors").stat().st_size
+    assert made.report.size[1] <= on_disk < made.report.size[1] + 4000
+
+
+@torch.no_grad()
+def test_a_file_serves_either_backend(tmp_path):
+    made = ModelQuantizer(mlp(), backend="torch.ao")
+    expected = made.quantize()(INPUTS)
+    made.save(tmp_path / "m.safetensors")
+    other = load_quantized(mlp(), tmp_path / "m.safetensors", backend="torchao")
+    torch.testing.assert_close(other(INPUTS), expected, rtol=0, atol=0.05)
+
+
+@torch.no_grad()
+def test_a_tied_weight_is_stored_once_and_tied_again(tmp_path):
+    made = ModelQuantizer(Tied())
+    quantized = made.quantize()
+    made.save(tmp_path / "m.safetensors")
+    with safe_open(tmp_path / "m.safetensors", "pt") as file:
+        assert "head.weight" not in file.keys()  # noqa: SIM118
+    fresh = Tied()
+    nn.init.zeros_(fresh.embedding.weight)
+    read = load_quantized(fresh, tmp_path / "m.safetensors")
+    assert read.head.weight is read.embedding.weight
+    tokens = torch.arange(48).view(2, 24)
+    assert torch.equal(read(tokens), quantized(tokens))
+
+
+@torch.no_grad()
+def test_a_model_that_is_not_quantized_is_written_bit_for_bit(tmp_path):
+    model = Tied()
+    write_model(tmp_path / "m.safetensors", model, {}, None)
+    fresh = Tied()
+    nn.init.zeros_(fresh.inner.weight)
+    read = load_quantized(fresh, tmp_path / "m.safetensors").state_dict()
+    assert all(torch.equal(read[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("backend", ["torch.ao", "torchao"])
+@torch.no_grad()
+def test_a_state_dict_keeps_the_quantized_weights(tmp_path, backend):
+    """Loaded with weights_only, into another quantized copy."""
+    quantized = ModelQuantizer(mlp(), backend=backend).quantize()
+    other = mlp()
+    nn.init.normal_(other[0].weight)
+    other = ModelQuantizer(other, backend=backend).quantize()
+    torch.save(quantized.state_dict(), tmp_path / "m.pt")
+    other.load_state_dict(torch.load(tmp_path / "m.pt", weights_only=True))
+    assert torch.equal(other(INPUTS), quantized(INPUTS))
+
+
+def test_another_model_is_refused(tmp_path):
+    made = ModelQuantizer(mlp())
+    made.quantize()
+    made.save(tmp_path / "m.safetensors")
+    for other in (mlp(width=32), Tied(), nn.Sequential(*mlp(), nn.Linear(32, 2))):
+        with pytest.raises(InputError, match="m.safetensors"):
+            load_quantized(other, tmp_path / "m.safetensors")
+
+
+def test_what_is_no_such_file_is_refused(tmp_path):
+    save_file({"a": torch.ones(1)}, tmp_path / "plain.safetensors")
+    (tmp_path / "text.safetensors").write_text("no tensors")
+    save_file({"a": torch.ones(1)}, tmp_path / "new.safetensors", {"ava": json.dumps({"format": 99})})
+    for name in ("plain", "text", "new", "absent"):
+        with pytest.raises(InputError, match=f"{name}.safetensors"):
+            load_quantized(mlp(), tmp_path / f"{name}.safetensors")
+
+
+def test_nothing_is_saved_before_quantizing(tmp_path):
+    with pytest.raises(InputError, match="quantize"):
+        ModelQuantizer(mlp()).save(tmp_path / "m.safetensors")
