@@ -5,8 +5,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python="${PYTHON:-python3}"
-needed=(annotated_types hydra omegaconf antlr4 pydantic yaml rich safetensors plotext xxhash sklearn torchao)
+needed=(annotated_types hydra omegaconf antlr4 pydantic pydantic_core typing_inspection yaml rich safetensors plotext xxhash sklearn torchao)
 packages=(annotated-types "hydra-core>=1.3.8,<1.4" "omegaconf>=2.3,<2.4" "antlr4-python3-runtime==4.9.*" "pydantic>=2.9,<3"
+  pydantic-core typing-inspection
   pyyaml rich safetensors "plotext>=5.3,<6" xxhash scikit-learn torchao)
 "$python" -c 'import torch' || { echo "$python has no torch: name one that has, PYTHON=/path/to/python $0" >&2; exit 2; }
 site="${BENCH_SITE:-$(mktemp -d)}"

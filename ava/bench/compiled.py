@@ -137,8 +137,8 @@ def _fused(model: torch.nn.Module) -> Step:
 
 def _compiled(model: torch.nn.Module) -> Step:
     """The recipe of torch for a compiled optimizer: a rate that is a tensor, so that a new one compiles nothing."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=torch.tensor(1e-4), foreach=True, capturable=False)
-    return torch.compile(optimizer.step, fullgraph=False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=torch.tensor(1e-4))
+    return torch.compile(optimizer.step)
 
 
 def _ours(model: torch.nn.Module, engine: str) -> Step:

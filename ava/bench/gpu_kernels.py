@@ -21,8 +21,9 @@ def fp8_linear(scale: Scale, tell: Tell) -> None:
         base = _linear_seconds(scale, rows, nn.Linear(k, n, bias=False))
         found: dict[str, Any] = {"bf16_ms": base * 1e3}
         for recipe in ("tensorwise", "rowwise", "delayed"):
-            model = nn.Sequential(nn.Linear(k, n, bias=False), nn.Identity()).to(scale.device)
-            kept = too_small(model[0], recipe)
+            layer = nn.Linear(k, n, bias=False)
+            model = nn.Sequential(layer, nn.Identity()).to(scale.device)
+            kept = too_small(layer, recipe)
             try:
                 prepare_float8(model, device=scale.device, recipe=recipe, include=("0",), emulate=scale.tiny)
                 took = _linear_seconds(scale, rows, model)
@@ -52,27 +53,34 @@ def _linear_seconds(scale: Scale, rows: int, layer: nn.Module) -> float:
     return seconds(scale.device, work, scale.pick(20, 1))
 
 
+def _copy_rate(scale: Scale, elements: int) -> float:
+    """Bytes read and written each second by a plain copy of float32."""
+    source = torch.randn(elements, device=scale.device)
+    target = torch.empty_like(source)
+    return 2 * 4 * elements / seconds(scale.device, lambda: target.copy_(source), scale.pick(10, 1))
+
+
 def optimizer(scale: Scale, tell: Tell) -> None:
     """AdamW over 350M float32 parameters: bytes that a step must move, over its time, beside a copy's.
 
     A step reads weight, gradient and two moments, and writes all but the gradient: 7 x 4 bytes a parameter.
     """
     elements = scale.pick(2**30, 2**20)
-    source = torch.randn(elements, device=scale.device)
-    target = torch.empty_like(source)
-    copied = 2 * 4 * elements / seconds(scale.device, lambda: target.copy_(source), scale.pick(10, 1))
+    copied = _copy_rate(scale, elements)
     tell({"copy_bytes_per_second": copied})
-    del source, target
     sizes = [(1024, 1024)] * 100 + [(4096, 1024), (1024, 4096)] * 28 + [(1024,)] * 49 + [(16384, 1024)]
     for name in ("ava", "torch"):
         parameters = [nn.Parameter(torch.randn(size, device=scale.device)) for size in scale.pick(sizes, sizes[:4])]
         for parameter in parameters:
             parameter.grad = torch.randn_like(parameter) * 1e-3
-        build = {
-            "ava": lambda p=parameters: OptimizerFactory.create("adamw", p, lr=1e-4),
-            "torch": lambda p=parameters: torch.optim.AdamW(p, lr=1e-4, fused=True),
-        }[name]  # fmt: skip
-        took = seconds(scale.device, build().step, scale.pick(10, 1))
+        step = _adamw(name, parameters).step
+        took = seconds(scale.device, step, scale.pick(10, 1))
         moved = 28 * sum(parameter.numel() for parameter in parameters) / took
         tell({name: {"ms": took * 1e3, "bytes_per_second": moved, "share_of_copy": moved / copied}})
         del parameters
+
+
+def _adamw(name: str, parameters: list[nn.Parameter]) -> Any:
+    if name == "ava":
+        return OptimizerFactory.create("adamw", parameters, lr=1e-4)
+    return torch.optim.AdamW(parameters, lr=1e-4, fused=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 
 from ava.bench.gpu_setup import Scale, Tell, build, peak_bytes, wait, windows
+from ava.bench.turns import Ended
 from ava.data.loader import Position, TrainingLoader, Window
 from ava.training.journal import Journal
 from ava.training.loop import Plan, Trainer
@@ -25,20 +28,23 @@ def _run(scale: Scale) -> Run:
     return build(scale, overrides, context=scale.pick(1024, 32), batch_size=scale.pick(16, 2))
 
 
-def _plan(run: Run, steps: int) -> Plan:
+def _plan(run: Run) -> Plan:
     return Plan(
-        steps, log_every=10, eval_every=0, checkpoint_every=0, keep_last=1, keep_best=False,
+        10**9, log_every=10, eval_every=0, checkpoint_every=0, keep_last=1, keep_best=False,
         monitor=run.task.monitor, mode=run.task.mode,
     )  # fmt: skip
 
 
 class _Marked(TrainingLoader):
-    """A loader that tells of each window before it is used."""
+    """A loader that tells of each window before it is used, and ends the training after some."""
 
     mark: Callable[[int], None]
+    steps: int
 
     def windows(self, start: Position) -> Iterator[Window]:
         for number, window in enumerate(super().windows(start)):
+            if number == self.steps:
+                raise Ended
             self.mark(number)
             yield window
 
@@ -46,11 +52,11 @@ class _Marked(TrainingLoader):
 def _train(run: Run, steps: int, mark: Callable[[int], None]) -> None:
     """Ava's whole loop over `steps` steps, logging every 10, without evaluation or checkpoint."""
     old = run.loader
-    run.loader = _Marked(old.split, batch_size=old.batch_size, pin_memory=old.pin_memory)
-    run.loader.mark = mark
-    trainer = Trainer(run, _plan(run, steps), Path(tempfile.mkdtemp()), [])
-    trainer._evaluate = trainer._save = lambda: None  # type: ignore[method-assign, assignment, return-value]
-    trainer.train()
+    marked = _Marked(old.split, batch_size=old.batch_size, pin_memory=old.pin_memory)
+    marked.mark, marked.steps = mark, steps
+    run.loader = marked
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Ended):
+        Trainer(run, _plan(run), Path(folder), []).train()
 
 
 def idle(scale: Scale, tell: Tell) -> None:
@@ -68,8 +74,11 @@ def idle(scale: Scale, tell: Tell) -> None:
     _train(run, first + steps, mark)
     wait(scale.device)
     recorder.stop()
-    kind = torch.autograd.DeviceType.CUDA if on_device else torch.autograd.DeviceType.CPU
-    spans = [(e.time_range.start, e.time_range.end) for e in recorder.events() or [] if e.device_type == kind]
+    kind = DeviceType.CUDA if on_device else DeviceType.CPU
+    # Ranges that code gave a name are mirrored on the device, and span its idle time.
+    events: Any = recorder.events()  # type: ignore[no-untyped-call]
+    seen = [e for e in events if e.device_type == kind and not e.is_user_annotation]
+    spans = [(e.time_range.start, e.time_range.end) for e in seen]
     tell({"idle": idle_share(spans), "events": len(spans), "of": "kernels" if on_device else "operators, a rehearsal"})
 
 
@@ -127,7 +136,7 @@ def loops(scale: Scale, tell: Tell) -> None:
             continue
         wait(scale.device)
         took = (time.perf_counter() - clock[0]) / (steps - skipped)
-        tokens = run.loader.batch_size * run.task.data.spec.context
+        tokens = run.loader.batch_size * scale.pick(1024, 32)
         tell({name: {
             "ms": took * 1e3, "tokens_per_second": tokens / took, "peak_bytes": peak_bytes(scale.device)
         }})  # fmt: skip
@@ -186,7 +195,7 @@ def _transformers(run: Run, steps: int, mark: Callable[[int], None]) -> None:
         def __iter__(self) -> Any:
             return _batches(run, mark)
 
-    class Fed(transformers.Trainer):  # type: ignore[misc]
+    class Fed(transformers.Trainer):
         def get_train_dataloader(self) -> Any:
             """The same batches, instead of a loader of Trainer's own."""
             return torch.utils.data.DataLoader(Given(), batch_size=None)

@@ -58,7 +58,7 @@ def _converted_at_a_loss(found: dict[str, Any]) -> float:
     measured = [part for part in recipes if "speedup" in part]
     if not measured:
         raise ValueError
-    return sum(part["speedup"] < 1 and part["filter"] == "converts" for part in measured)
+    return float(sum(part["speedup"] < 1 and part["filter"] == "converts" for part in measured))
 
 
 TARGETS = (
@@ -88,20 +88,15 @@ def page(machine: str, figures: Figures, *, rehearsal: bool = False) -> str:
     lines = [
         f"# {machine}",
         "",
-        "Made by `scripts/bench_gpu.sh`; every figure is in the JSON file beside this page.",
+        "Made by `scripts/bench_gpu.sh`; all figures are in the JSON file beside this page.",
         "",
     ]
     if rehearsal:
         lines += ["**A rehearsal in tiny sizes: it shows that every stage runs, and measures nothing.**", ""]
     lines += table({} if rehearsal else figures)
     if "loops" in figures:
-        lines += [
-            "",
-            "## The same model in other loops",
-            "",
-            "| loop | ms/step | tokens/s | peak MB |",
-            "|---|---|---|---|",
-        ]
+        lines += ["", "## The same model in other loops", ""]
+        lines += ["| loop | ms/step | tokens/s | peak MB |", "|---|---|---|---|"]
         lines += [_loop(name, found) for name, found in figures["loops"].items() if isinstance(found, dict)]
     failed = {stage: found["error"] for stage, found in figures.items() if "error" in found}
     if failed:
@@ -116,9 +111,8 @@ def table(figures: Figures) -> list[str]:
         value, reached = target.read(figures)
         asked = f"{'>=' if target.at_least else '<='} {target.bound:g}"
         measured = NOT_MEASURED if value is None else f"{value:.4g}"
-        lines.append(
-            f"| {target.text} | {asked} | {measured} | {'' if reached is None else 'yes' if reached else 'no'} |"
-        )
+        answer = {None: "", True: "yes", False: "no"}[reached]
+        lines.append(f"| {target.text} | {asked} | {measured} | {answer} |")
     return lines
 
 

@@ -108,7 +108,7 @@ def arms(width: int, compiled: bool) -> list[Arm]:
         kind: Any = quantization_type
         choice: Any = backend
         weight: Any = bits
-        quantizer = ModelQuantizer(model, kind, weight, loader, backend=choice, example_inputs=batches[0][:1])
+        quantizer = ModelQuantizer(model, kind, weight, loader, backend=choice)
         quantized = quantizer.quantize()
         assert quantizer.report is not None
         found.append(Arm(name, str(quantizer.backend), quantized, quantizer.report.size[1]))

@@ -117,7 +117,7 @@ def _export(options: Any, run: Path, plugins: list[str]) -> Export:
     control = None
     if options.control is not None:
         with told_of("--control", options.control):
-            control = load_trained(Path(options.control).expanduser(), None, plugins, options.device)
+            control = load_trained(Path(options.control).expanduser(), options.checkpoint, plugins, options.device)
     trained = load_trained(run, options.checkpoint, plugins, options.device)
     from ava.config.exporting import export_run
 

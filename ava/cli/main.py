@@ -30,6 +30,8 @@ ava COMMAND
   ava bench surgery          what reconciling gradients costs over the plain sum of losses, and what its gate misses
   ava bench multitask        what surgery gains over plainly summing losses, on objectives that conflict
   ava bench landscapes       where surgery methods end on the toy problems of their papers
+  ava bench precision        what each precision costs and keeps, and bf16 beside the same loop by hand
+  ava bench gpu              what has to be measured on an accelerator: MFU, fp8, idle time, synchronisations
   ava bench compiled         what compiling model and loss gains over plain steps, and what it costs to start
   ava bench quantization     what int8 and int4 save in time and size, and what training for them gains
   ava bench cross_entropy    memory and time of the loss over a large vocabulary, by chunks and at once
@@ -54,6 +56,8 @@ _MEASUREMENTS = (
     "cross_entropy",
     "packing",
     "quantization",
+    "precision",
+    "gpu",
 )
 
 

@@ -10,6 +10,7 @@ Whatever is written has been checked against the trained model on the run's own 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -89,7 +90,8 @@ def export_run(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         if is_first and not folder.exists():
-            folder.parent.rmdir()
+            with contextlib.suppress(OSError):
+                folder.parent.rmdir()
     return done
 
 
@@ -120,6 +122,8 @@ def _export_quantized(
     trained_for = trained.config.precision.qat
     if trained_for is not None or control is not None:
         done.models = _compared(trained, quantizer, control, weight, activations, backend)
+    if control is not None and control.checkpoint.name != trained.checkpoint.name:
+        done.notes.append(f"The run is at {trained.checkpoint.name}, its control at {control.checkpoint.name}.")
     if trained_for is not None and trained_for != weight:
         done.notes.append(f"The run was trained for {trained_for}; exported to {weight}, that training is of no use.")
     return done

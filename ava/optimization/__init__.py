@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from ava.optimization.learning_rate.torch_style.onecycle_lr import OneCycleLR as OneCycleLR
     from ava.optimization.learning_rate.torch_style.polynomial_decay_lr import PolynomialDecayLR as PolynomialDecayLR
     from ava.optimization.learning_rate.warmup import Warmup as Warmup
+    from ava.optimization.losses.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
+    from ava.optimization.offload.activations import OffloadedActivations as OffloadedActivations
+    from ava.optimization.offload.optimizer import offload_optimizer as offload_optimizer
     from ava.optimization.optimizers.state_bytes import state_bytes as state_bytes
     from ava.optimization.optimizers.wrappers.ema import EMA as EMA
     from ava.optimization.precision.float8.handler import FP8Handler as FP8Handler
@@ -73,6 +76,7 @@ _MODULES = {
     "LossHealthMonitor": "gradients.health.loss",
     "ModelQuantizer": "precision.quantization.quantizer",
     "OneCycleLR": "learning_rate.torch_style.onecycle_lr",
+    "OffloadedActivations": "offload.activations",
     "OptimizerFactory": "catalogue",
     "PlateauDetector": "learning_rate.adaptation.detector",
     "Policy": "precision.policy",
@@ -88,12 +92,14 @@ _MODULES = {
     "get_optimizer": "catalogue",
     "get_scheduler": "catalogue",
     "get_surgery": "catalogue",
+    "linear_cross_entropy": "losses.linear_cross_entropy",
     "list_clips": "catalogue",
     "list_optimizers": "catalogue",
     "list_schedulers": "catalogue",
     "list_surgery": "catalogue",
     "load_quantized": "precision.quantization.file",
     "prepare_qat": "precision.quantization.qat",
+    "offload_optimizer": "offload.optimizer",
     "state_bytes": "optimizers.state_bytes",
 }
 

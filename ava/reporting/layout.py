@@ -103,6 +103,10 @@ def closing_line(summary: dict[str, Any]) -> str:
         parts.append(f"{summary['seconds']:,.1f} s")
     if "peak_memory" in summary:
         parts.append(f"peak memory {summary['peak_memory'] / 1e6:,.0f} MB")
+    if summary.get("tokens_per_second"):
+        parts.append(f"{summary['tokens_per_second']:,.0f} tokens/s")
+    if isinstance(summary.get("mfu"), float):
+        parts.append(f"MFU {summary['mfu']:.1%}")
     return ", ".join(parts)
 
 

@@ -53,7 +53,7 @@ class RunDirectory:
         """Make and lock the directory of a new run.
 
         Args:
-            root: a path that does not exist, or an empty directory but for `lr_finder.*`; missing parents are made.
+            root: a path that does not exist, or a directory with what searches left at most; missing parents are made.
 
         Raises:
             InputError: there is something already, another process is faster, or it cannot be made. Nothing is left
@@ -205,8 +205,8 @@ def _make_or_take(root: Path) -> list[Path]:
 
 
 def _is_empty(root: Path) -> bool:
-    """Whether no run was here; a search for the learning rate (`lr_finder.*`) precedes one."""
-    return all(path.name == _LOCK or path.stem == "lr_finder" for path in root.iterdir())
+    """Whether no run was here; searches (`lr_finder.*`, `batch_size.json`) precede one."""
+    return all(path.name == _LOCK or path.stem in ("lr_finder", "batch_size") for path in root.iterdir())
 
 
 def _unmake(made: list[Path]) -> None:

@@ -129,8 +129,7 @@ def search(trials: Trials, most: int, cut: Callable[[int], tuple[int, int]]) -> 
     tried: list[Trial] = []
 
     def attempt(size: int) -> Trial:
-        line = _line(tried, floor)
-        tried.append(trials.take(size, *cut(size), foreseen=None if line is None else int(line[0] + line[1] * size)))
+        tried.append(trials.take(size, *cut(size), foreseen=_foreseen(tried, floor, size)))
         return tried[-1]
 
     size: int | None = min(2, most)  # statistics over a batch have to have one
@@ -160,6 +159,15 @@ def _next(tried: list[Trial], most: int, limit: int | None, floor: int | None) -
         start, slope = line
         wanted = wanted if slope <= 0 else min(wanted, int((limit - start) // slope))
     return wanted if wanted - best >= max(1, int(best * TOLERANCE)) else None
+
+
+def _foreseen(tried: list[Trial], floor: int | None, size: int) -> int | None:
+    """What a size takes: as the last time, or as the line says."""
+    last = next((trial for trial in reversed(tried) if trial.size == size), None)
+    line = _line(tried, floor)
+    if line is None or last is not None:
+        return None if last is None else last.peak
+    return int(line[0] + line[1] * size)
 
 
 def _line(tried: list[Trial], floor: int | None) -> tuple[float, float] | None:

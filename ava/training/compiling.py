@@ -28,7 +28,6 @@ from ava.optimization.optimizers.wrappers.sam import kept_buffers
 from ava.tasks.task import Task
 from ava.training.state import Run
 
-
 RECORDING_MODES = ("reduce-overhead", "max-autotune")
 """Modes of `torch.compile` that record CUDA graphs of their own on GPUs."""
 
@@ -58,7 +57,7 @@ class _KeptLosses(nn.Module):
         self.compiled = compiled
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
-        torch.compiler.cudagraph_mark_step_begin()
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         return {name: part.clone() for name, part in self.compiled(batch).items()}
 
 

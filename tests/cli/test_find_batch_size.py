@@ -11,7 +11,7 @@ from ava.cli.main import main as ava
 
 def test_prints_the_batch_and_writes_one_file(tmp_path, capsys):
     run_dir = tmp_path / "run"
-    words = ["model=mlp", "model.width=8", "trainer.accumulate=2"]
+    words = ["model=mlp", "model.width=8", "data.augment=false", "trainer.accumulate=2"]
     assert ava(["find-batch-size", *words, f"run_dir={run_dir}"]) == 0
     out = capsys.readouterr().out
     told = json.loads((run_dir / "batch_size.json").read_text())

@@ -43,10 +43,11 @@ def trained(is_graphed, *overrides, steps=32):
         ["optimizer=adamw", "trainer.accumulate=2", "trainer.ema_decay=0.9", "trainer.clip_norm=0.1"],
         ["optimizer=sgd", "optimizer.sam_rho=0.05", "trainer.accumulate=2"],
         ["model=mlp", "precision=bf16"],
+        ["model=mlp", "precision=fp16", "trainer.accumulate=2"],
         ["model=mlp", "health.detail_every=4"],
         [*GPT, "model.dropout=0.2", "trainer.accumulate=2"],
     ],
-    ids=["plain", "accumulate", "ema-clip", "sam", "bf16", "detail", "dropout"],
+    ids=["plain", "accumulate", "ema-clip", "sam", "bf16", "fp16", "detail", "dropout"],
 )
 def test_training_is_the_same_bit_for_bit(overrides):
     """Past the epoch's last window, which is smaller: 898 samples in windows of 32 leave 2."""

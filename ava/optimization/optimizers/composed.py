@@ -292,10 +292,9 @@ def _check_rate(lr: Any, annotation: Any) -> Any:
     """A learning rate: from Python also 0, where groups are frozen, and a tensor, which a compiled step can follow."""
     if lr is None:
         return check("lr", lr, annotation)
-    number = lr
-    if isinstance(lr, Tensor):
-        if lr.numel() != 1:
-            raise InputError("must be one number.", key="lr", value=tuple(lr.shape))
-        number = lr.item()
-    number = check("lr", number, NonNegativeFloat)
-    return lr if isinstance(lr, Tensor) else number
+    if not isinstance(lr, Tensor):
+        return check("lr", lr, NonNegativeFloat)
+    if lr.numel() != 1:
+        raise InputError("must be one number.", key="lr", value=tuple(lr.shape))
+    check("lr", lr.item(), NonNegativeFloat)
+    return lr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -36,10 +38,12 @@ class Float8:
 
     def sentences(self) -> list[str]:
         """What is done to which layers, for the start of a run."""
-        lines = [self._description, f"FP8 layers ({len(self.layers)}): {', '.join(self.layers)}."]
+        lines = [self._description, f"FP8 layers ({len(self.layers)}): {', '.join(_grouped(self.layers))}."]
         if self.skipped:
-            kept = "; ".join(f"{name} {reason}" for name, reason in self.skipped.items())
-            lines.append(f"Not in FP8 ({len(self.skipped)}): {kept}.")
+            reasons = dict.fromkeys(self.skipped.values())
+            kept = {reason: [name for name in self.skipped if self.skipped[name] == reason] for reason in reasons}
+            parts = "; ".join(f"{', '.join(_grouped(names))} ({reason})" for reason, names in kept.items())
+            lines.append(f"Not in FP8 ({len(self.skipped)}): {parts}.")
         return lines
 
     def step(self, skipped: Tensor | bool = False) -> None:
@@ -172,3 +176,10 @@ def _describe(recipe: str, fp8_format: str, emulate: bool) -> str:
     if fp8_format == "e5m2" and types == casts(recipe, "hybrid"):
         text += " Nothing multiplies e5m2 by e5m2, so with this recipe e5m2 is what hybrid is."
     return text + (" Emulated: the numerics of FP8 without its speed; size decides nothing." if emulate else "")
+
+
+def _grouped(names: list[str]) -> list[str]:
+    """Names that differ in numbers only become one: `blocks.0.up` and `blocks.1.up` are `blocks.*.up`."""
+    patterns = [re.sub(r"(?<![^.])\d+(?![^.])", "*", name) for name in names]
+    counts = collections.Counter(patterns)
+    return list(dict.fromkeys(p if counts[p] > 1 else name for p, name in zip(patterns, names, strict=True)))

@@ -8,6 +8,8 @@ from ava import registry
 from ava.data.source import TokenSpec
 from ava.errors import InputError
 from ava.optimization.precision.float8.filter import select, too_small
+from ava.optimization.precision.float8.training import prepare_float8
+from tests.optimization.precision.float8.trainings import CPU
 
 
 class Blocks(nn.Module):
@@ -40,6 +42,13 @@ def test_globs_overrule_and_exclude_is_the_stronger():
     assert found.converted == ["blocks.0.up", "blocks.0.output", "lm_head"]
     assert found.skipped["blocks.0.down"] == "excluded"
     assert "too small" in found.skipped["blocks.1.up"]
+
+
+def test_both_lists_are_told_with_blocks_in_one():
+    told = prepare_float8(Blocks(), device=CPU, recipe="delayed", emulate=True, exclude=("blocks.1.down",)).sentences()
+    assert told[1] == "FP8 layers (5): blocks.*.up, blocks.0.down, blocks.*.output."
+    assert told[2].startswith("Not in FP8 (4): blocks.1.down (excluded); odd (has sizes")
+    assert told[2].endswith("lm_head (is the output layer).")
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_another_model_is_refused(tmp_path):
     made.quantize()
     made.save(tmp_path / "m.safetensors")
     for other in (mlp(width=32), Tied(), nn.Sequential(*mlp(), nn.Linear(32, 2))):
-        with pytest.raises(InputError, match="m.safetensors"):
+        with pytest.raises(InputError, match=r"m\.safetensors"):
             load_quantized(other, tmp_path / "m.safetensors")
 
 
