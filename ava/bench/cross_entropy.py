@@ -1,7 +1,7 @@
 """`ava bench cross_entropy`: memory and time of the loss over a large vocabulary, by chunks and at once.
 
-    ava bench cross_entropy                                4,096 rows, 50,257 words, width 768, fp32 and bf16
-    ava bench cross_entropy --rows 1024 --width 256 --rounds 5 --json cross_entropy.json
+    ava bench cross_entropy                                4,096 rows, 50,257 words, width 256, fp32 and bf16
+    ava bench cross_entropy --rows 1024 --width 768 --rounds 5 --json cross_entropy.json
 
 An arm is the output layer, the loss and its gradients by both. Memory is the rise of a fresh process's peak over what
 it held before, results included; time is processor time on one thread, and a ratio the median over rounds of an arm's
@@ -154,8 +154,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="ava bench cross_entropy", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rows", type=positive, default=4096, help="tokens (default 4096)")
     parser.add_argument("--vocabulary", type=positive, default=50_257, help="words (default 50257)")
-    parser.add_argument("--width", type=positive, default=768, help="of the model (default 768)")
-    parser.add_argument("--rounds", type=positive, default=3, help="turns of each arm that count (default 3)")
+    parser.add_argument("--width", type=positive, default=256, help="of the model (default 256)")
+    parser.add_argument("--rounds", type=positive, default=2, help="turns of each arm that count (default 2)")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     return parser.parse_args(argv)

@@ -18,10 +18,10 @@ from ava.checkpoint.checkpoint import load
 from ava.config.notices import notices
 from ava.config.parts import build_run
 from ava.config.paths import default_run_dir
-from ava.config.precision import settle
 from ava.config.saved import to_yaml
 from ava.config.schema import Config, ResumePlan
 from ava.config.search import search, take_up
+from ava.config.settle import settle
 from ava.distributed.world import World, join
 from ava.errors import InputError, Interrupted, TrainingFailed, nearest
 from ava.optimization.learning_rate.finder.findings import Findings
@@ -39,6 +39,7 @@ from ava.training.batch_size import find_batch_size as largest_batch
 from ava.training.breakdown import breakdowns
 from ava.training.determinism import deterministic_kernels
 from ava.training.evaluation import metric_names, objective_names
+from ava.training.kernels import kernel_settings
 from ava.training.loop import Plan, Trainer
 from ava.training.profiling import Profiler
 from ava.training.state import Run
@@ -61,6 +62,7 @@ def run(config: Config, *, saved: ResumePlan | None) -> dict[str, Any]:
     """
     with (
         join(config.trainer.device, config.distributed.timeout_s, config.distributed.backend) as world,
+        kernel_settings(config.trainer.cudnn_benchmark, tf32=config.precision.name == "tf32"),
         deterministic_kernels(config.trainer.deterministic),
     ):
         config, settled = settle(config, world.device)
@@ -95,6 +97,7 @@ def find_lr(config: Config, *, saved: ResumePlan | None) -> tuple[Findings, Path
     """
     with (
         join(config.trainer.device, config.distributed.timeout_s, config.distributed.backend) as world,
+        kernel_settings(config.trainer.cudnn_benchmark, tf32=config.precision.name == "tf32"),
         deterministic_kernels(config.trainer.deterministic),
     ):
         config, _ = settle(config, world.device)
@@ -122,6 +125,7 @@ def find_batch_size(config: Config, *, saved: ResumePlan | None, limit: int | No
     """
     with (
         join(config.trainer.device, config.distributed.timeout_s, config.distributed.backend) as world,
+        kernel_settings(config.trainer.cudnn_benchmark, tf32=config.precision.name == "tf32"),
         deterministic_kernels(config.trainer.deterministic),
     ):
         config, _ = settle(config, world.device)
@@ -254,8 +258,14 @@ def _facts(
         "parameters": _num_parameters(training), "monitor": plan.monitor, "mode": plan.mode, "baselines": baselines,
         "run_dir": str(folder), "task": config.task.name, "model": config.model.name,
         "optimizer": config.optimizer.name, "scheduler": config.scheduler.name, "seed": config.seed,
-        "precision": training.policy.name, **trainer.accounting.facts(training.seconds),
+        "precision": training.policy.name, **trainer.accounting.facts(training.seconds), **_compiled(training),
     }  # fmt: skip
+
+
+def _compiled(training: Run) -> dict[str, Any]:
+    """What compiling took, and whether anything was compiled after the start, which would have cost time again."""
+    made = training.compilation
+    return {} if made is None else {"compile_seconds": made.seconds, "recompiles": made.recompiles}
 
 
 def _num_parameters(training: Run) -> int:

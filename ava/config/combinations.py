@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 
 from ava import registry
-from ava.config.precision import check_precision
+from ava.config.precision import check_precision, check_speed
 from ava.config.schema import PARTS, Config
 from ava.config.sections import LRFinder
 from ava.config.validate import check_fields, gather
@@ -26,7 +26,7 @@ def check_combinations(config: Config) -> None:
     """
     checks = (
         _kinds, _lengths, _trainer, _clip, _health, _surgery, _scheduler, _lr_finder, _checkpoint, _optimizer,
-        check_precision,
+        check_precision, check_speed,
     )  # fmt: skip
     problems = [problem for check in checks for problem in check(config)]
     if problems:

@@ -21,8 +21,7 @@ def notices(training: Run, saved: ResumePlan | None) -> list[str]:
         saved: the checkpoint it continues from, if any.
     """
     going_back = [] if saved is None or saved.new_run else _going_back(training, saved)
-    float8 = training.policy.float8
-    layers = [] if float8 is None else float8.sentences()
+    layers = training.policy.remarks
     return [*layers, *_batch_statistics(training), *_averages(training), *_another_length(training, saved), *going_back]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import warnings
 from typing import Any
@@ -29,11 +30,14 @@ from ava.optimization.optimizers.wrappers.estimates import VARIANT as ESTIMATE
 from ava.optimization.precision.policy import Policy, bf16_parameters
 from ava.registry import Registry
 from ava.tasks.task import SamplingTask, Task
+from ava.training.compiling import compile_losses
 from ava.training.determinism import seed_everything
+from ava.training.graphs import GraphedBackward, check_recordable
 from ava.training.health import Watch
 from ava.training.loop import Plan
 from ava.training.memory_saving import checkpoint_activations
 from ava.training.state import Run
+from ava.training.step import forward
 
 _TOO_LARGE = re.compile(r"MemoryError|allocate|out of memory|overflow", re.IGNORECASE)
 """How Python and torch say, in errors of many types, that a size is beyond memory or beyond a machine's integers."""
@@ -48,7 +52,10 @@ def build_run(config: Config, world: World) -> tuple[Run, Plan]:
         InputError: a part refuses its options or its data, on this rank or on another.
     """
     run, plan = world.together(lambda: _build_alone(config, world))
-    run.network = _build_network(config, run.model, world)
+    run.network = _build_network(config, run, world)
+    if config.trainer.cuda_graphs:
+        check_recordable(run)
+        run.graphs = GraphedBackward(functools.partial(forward, run), run.model, world.device)
     # From here on each rank draws its own numbers (dropout); rank 0 draws what a run alone would.
     seed_everything(config.seed + world.rank * 1_000_003)
     return run, plan
@@ -65,7 +72,7 @@ def _build_alone(config: Config, world: World) -> tuple[Run, Plan]:
     loader = TrainingLoader(
         task.data.train, batch_size=config.trainer.batch_size, accumulate=_micro_batches(config), seed=config.seed,
         rank=world.rank, world_size=world.size, workers=config.trainer.workers,
-        pin_memory=world.device.type == "cuda",
+        pin_memory=world.device.type == "cuda", prefetch=config.trainer.prefetch,
     )  # fmt: skip
     plan = _build_plan(config, task, loader)
     policy = _build_policy(config, model, world)
@@ -216,9 +223,15 @@ def _build_policy(config: Config, model: nn.Module, world: World) -> Policy:
     if precision.name == "fp8":
         from ava.optimization.precision.float8.training import prepare_float8
 
-        policy.float8 = prepare_float8(
+        policy.float8 = float8 = prepare_float8(
             model, device=world.device, max_over_ranks=world.max_, **float8_options(precision)
         )
+        policy.remarks += float8.sentences()
+    if precision.qat is not None:
+        from ava.optimization.precision.quantization.qat import prepare_qat
+
+        layers = prepare_qat(model, precision.qat)
+        policy.remarks.append(f"Rounded to {precision.qat} as they train ({len(layers)}): {', '.join(layers)}.")
     return policy
 
 
@@ -249,9 +262,11 @@ def _build_surgery(config: Config, run: Run) -> Reconciler | None:
     )  # fmt: skip
 
 
-def _build_network(config: Config, model: nn.Module, world: World) -> nn.Module:
-    network: Any = torch.compile(model) if config.trainer.compile else model
+def _build_network(config: Config, run: Run, world: World) -> nn.Module:
+    network: nn.Module = run.model
+    if config.trainer.compile:
+        network, run.compilation = world.together(lambda: compile_losses(run, config.trainer.compile_mode))
     if world.size == 1:
-        return network  # type: ignore[no-any-return]
+        return network
     on_gpu = world.device.type == "cuda"
     return DistributedDataParallel(network, device_ids=[world.device.index] if on_gpu else None)

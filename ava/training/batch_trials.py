@@ -109,7 +109,7 @@ class GPUMeter:
 
     def peak(self, step: Callable[[], object]) -> int | None:
         """As of `Meter`."""
-        gc.collect()
+        gc.collect(1)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(self.device)
 
@@ -123,13 +123,14 @@ class GPUMeter:
 def _had_room(step: Callable[[], object]) -> bool:
     try:
         step()
+        return True
     except (torch.OutOfMemoryError, MemoryError):
-        return False
+        pass
     except RuntimeError as error:
         if not _NO_MEMORY.search(str(error)):
             raise
-        return False
-    return True
+    gc.collect()  # the error's frames held the step's tensors
+    return False
 
 
 class Trials:

@@ -15,6 +15,7 @@ from typing import Literal
 
 from ava.checkpoint.checkpoint import prune, save
 from ava.data.loader import Window
+from ava.data.prefetch import prefetched
 from ava.errors import Interrupted, TrainingFailed
 from ava.optimization.learning_rate.change import Change
 from ava.reporting.incidents import IncidentLog
@@ -133,7 +134,7 @@ class Trainer:
     def _windows(self) -> Iterator[Window]:
         if self._is_over():
             return
-        for window in self.run.loader.windows(self.run.position):
+        for window in prefetched(self.run.loader.windows(self.run.position), self.run.world.device):
             yield window
             if self._is_over():
                 return

@@ -33,7 +33,7 @@ def reset_peak() -> None:
     Raises:
         InputError: this system cannot do so.
     """
-    gc.collect()
+    gc.collect(1)  # what a step leaves in cycles is young; all generations would take longer than many a step
     with contextlib.suppress(OSError, AttributeError):  # another C library keeps what it keeps
         ctypes.CDLL(None).malloc_trim(0)
     try:

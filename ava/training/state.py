@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -30,6 +30,10 @@ from ava.optimization.precision.policy import Policy
 from ava.optimization.snapshot import Stateful
 from ava.tasks.task import Task
 from ava.training.health import Watch
+
+if TYPE_CHECKING:
+    from ava.training.compiling import Compilation
+    from ava.training.graphs import GraphedBackward
 
 
 @dataclass
@@ -75,6 +79,8 @@ class Run:
     nonfinite_in_a_row: int = 0
     rollbacks: int = 0
     noise: NoiseScale = field(default_factory=NoiseScale)
+    compilation: Compilation | None = None
+    graphs: GraphedBackward | None = None
 
     def __post_init__(self) -> None:
         self.parameters: list[torch.Tensor] = [p for p in self.model.parameters() if p.requires_grad]

@@ -114,19 +114,30 @@ def _accumulate(
     Returns:
         Objective -> its loss summed over the window.
     """
-    run.optimizer.zero_grad(set_to_none=True)
+    _zero_grad(run)
     losses: dict[str, torch.Tensor] = {}
-    for index, batch in enumerate(window.batches):
+    for index, batch in enumerate(window.on_device):
         with _without_sync(run, last=index == len(window.batches) - 1), watched(run, look, window, index):
-            parts = _forward(run, batch)
             # DDP averages over ranks where the loss is a sum over them.
-            _backward(run, parts, weight * run.world.size)
+            parts = _passes(run, batch, weight * run.world.size, look)
         for name, part in parts.items():
             losses[name] = losses[name] + part.detach() if name in losses else part.detach()
     if run.surgery is not None:
         run.surgery.finish(run.step)
     run.policy.unscale_(run.parameters, count_underflow=run.watch.wants_statistics(run.step + 1))
     return losses
+
+
+def _zero_grad(run: Run) -> None:
+    (run.optimizer.zero_grad if run.graphs is None else run.graphs.zero_grad)()
+
+
+def _passes(run: Run, batch: Batch, weight: float, look: CloseLook | None) -> dict[str, torch.Tensor]:
+    if run.graphs is not None and look is None:
+        return run.graphs(batch, weight if run.policy.loss_scale is None else weight * run.policy.scale)
+    parts = forward(run, batch)
+    _backward(run, parts, weight)
+    return parts
 
 
 def _backward(run: Run, parts: dict[str, torch.Tensor], weight: float) -> None:
@@ -198,13 +209,13 @@ def _update(run: Run, scale: torch.Tensor | None) -> None:
         run.optimizer.grad_scale = None
 
 
-def _forward(run: Run, batch: Batch) -> dict[str, torch.Tensor]:
+def forward(run: Run, batch: Batch) -> dict[str, torch.Tensor]:
     """Summed losses by objective, under the precision policy."""
     device = run.world.device
     if device.type != "cpu":
         batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
     with run.policy.autocast():
-        return run.task.losses(run.network, batch)
+        return run.network(batch) if run.compilation is not None else run.task.losses(run.network, batch)
 
 
 def _without_sync(run: Run, last: bool) -> AbstractContextManager[None]:
@@ -224,7 +235,7 @@ def _look_back(run: Run, window: Window, weight: float, skipped: torch.Tensor | 
     random = rng.capture()
     with torch.no_grad(), kept_buffers(run.model):
         for batch in window.batches:
-            for name, part in _forward(run, batch).items():
+            for name, part in forward(run, batch).items():
                 sums[name] = sums[name] + part if name in sums else part
     rng.restore(random)
     run.surgery.observe({name: run.world.sum_(part.float() * weight) for name, part in sums.items()})

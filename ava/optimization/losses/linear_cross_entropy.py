@@ -35,8 +35,8 @@ def linear_cross_entropy(
         sum over n of  logsumexp(z_n) - (1 - s) z_n[t_n] - s mean(z_n),    z = hidden weight^T + bias
 
     Products are in autocast's type where it is on, else in that of `hidden`; softmax, loss and the sums over chunks
-    are in float32 (float64 for float64). Memory beside the arguments: about 2 chunk V numbers, and where gradients are
-    asked for N C + V C more. There is no second derivative.
+    are in float32 (float64 for float64). Memory beside the arguments: chunk V numbers, twice that where products have
+    16 bits, and where gradients are asked for N C + V C more. There is no second derivative.
 
     Args:
         hidden: (N, C), what the linear layer gets.
@@ -139,6 +139,7 @@ def _sweep(
             _add_product(by_weight, logits.T, hidden[rows])
         if by_bias is not None:
             by_bias += logits.sum(0)
+        del logits  # before the next are made
     return loss, sums
 
 

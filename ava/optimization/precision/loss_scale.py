@@ -141,5 +141,5 @@ class LossScale:
 
 
 def _local(gradient: Tensor) -> Tensor:
-    """This rank's part of a sharded gradient (DTensor)."""
+    """The part of a sharded gradient (DTensor) that is on this rank."""
     return gradient.to_local() if hasattr(gradient, "to_local") else gradient

@@ -34,7 +34,6 @@ DTYPES: dict[str, torch.dtype | None] = {
 class Scaling(Protocol):
     """What float8 layers need of a training (`float8/training.py`)."""
 
-    def sentences(self) -> list[str]: ...  # noqa: D102
     def step(self, skipped: Tensor | bool) -> None: ...  # noqa: D102
     def columns(self) -> dict[str, float]: ...  # noqa: D102
     def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
@@ -51,6 +50,10 @@ class Policy:
         emulate: allow fp8 on a device without hardware for it.
         scaling: options of `LossScale`, for fp16.
 
+    Attributes:
+        float8: what 8-bit layers need to be told; None without any.
+        remarks: sentences about the model's layers, for the start of a run.
+
     Raises:
         InputError: there is no such policy, the device cannot run it, or an option of the scale is out of range.
     """
@@ -63,6 +66,7 @@ class Policy:
         self.name, self.device_type, self.dtype = name, device.type, DTYPES[name]
         self.loss_scale = LossScale(device, **scaling) if name == "fp16" else None
         self.float8: Scaling | None = None
+        self.remarks: list[str] = []
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context of a forward pass and its loss."""

@@ -37,7 +37,8 @@ def obstacle(name: str, device: torch.device, *, emulate: bool = False) -> str |
         return None if device.type in ("cuda", "cpu", "xpu") else f"{_called(device)} has no float16 autocast"
     if emulate or has_float8(device):
         return None
-    return f"FP8 needs an NVIDIA GPU of compute capability 8.9 or more (H100, H200) or an AMD MI300, not {_called(device)}"
+    gpus = "an NVIDIA GPU of compute capability 8.9 or newer (Hopper: H100, H200) or an AMD MI300"
+    return f"FP8 needs {gpus}, not {_called(device)}"
 
 
 def supported(device: torch.device) -> list[str]:
@@ -79,7 +80,7 @@ def choose(device: torch.device) -> tuple[str, str]:
             return "bf16", "this processor multiplies in bfloat16, which needs no loss scale"
         return "fp32", "this processor has no instructions that multiply in bfloat16, which would only be slower"
     if obstacle("bf16", device) is None:
-        return "bf16", f"{_called(device)} computes in bfloat16, which needs no loss scale; fp8 only pays in wide layers"
+        return "bf16", f"{_called(device)} computes in bfloat16, which needs no loss scale (fp8 pays in wide layers)"
     if obstacle("fp16", device) is None:
         return "fp16", f"{_called(device)} has no bfloat16, so float16 with a loss scale"
     return "fp32", f"{_called(device)} has no autocast to 16 bits"

@@ -10,8 +10,6 @@ Reference: https://github.com/pytorch/ao/tree/main/torchao/float8
 from __future__ import annotations
 
 import functools
-import logging
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -21,6 +19,7 @@ from torch import Tensor, nn
 from ava.errors import InputError
 from ava.optimization.precision.float8.formats import Casts, Operand, dtype
 from ava.optimization.precision.float8.hardware import as_autocast, on_aligned_rows
+from ava.optimization.precision.torchao import import_torchao
 
 if TYPE_CHECKING:
     from torchao.float8 import CastConfig, Float8LinearConfig
@@ -44,8 +43,10 @@ def convert(
     Raises:
         InputError: torchao is missing.
     """
-    _load()
-    from torchao.float8 import convert_to_float8_training
+    try:
+        convert_to_float8_training = import_torchao("torchao.float8", "this recipe").convert_to_float8_training
+    except InputError as error:
+        raise error.at("precision.recipe", recipe) from error
 
     config = configuration(recipe, casts, device, emulate, float8_all_gather)
     chosen = set(layers)
@@ -96,21 +97,3 @@ def _aligned(forward: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
     """A layer's forward pass on rows and in the type it needs; torchao's own padding copies, needed or not."""
     # torchao asks CUDA's autocast alone.
     return on_aligned_rows(forward, as_autocast(input))
-
-
-def _load() -> None:
-    """Import torchao, or say how to have it."""
-    # Its compiled kernels are not used here, and on a CPU it warns that it cannot load them.
-    os.environ.setdefault("TORCHAO_FORCE_SKIP_LOADING_SO_FILES", "1")
-    # It logs at import what does not concern a run.
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        import torchao.float8  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            "this recipe runs on torchao, which is not installed.", key="precision.name", value="fp8",
-            hint="Install it: pip install 'ava[quant]'; or set precision.recipe=delayed, which needs none.",
-        ) from error  # fmt: skip
-    finally:
-        logging.disable(disabled)

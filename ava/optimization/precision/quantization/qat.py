@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from ava.errors import InputError, nearest
-from ava.optimization.precision.quantization.extra import import_torchao, quiet
 from ava.optimization.precision.quantization.scheme import Bits, Scheme
 from ava.optimization.precision.quantization.selection import choose_group_size, select
+from ava.optimization.precision.torchao import import_torchao, quiet
 
 Weight = Literal["int8", "int4", "int2"]
 BITS: dict[str, Bits] = {"int8": 8, "int4": 4, "int2": 2}

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
+from ava.errors import InputError
 from ava.optimization.precision.quantization.arithmetic import Plain, quantize_groups, quantize_rows
 
 Bits = Literal[8, 4, 2]
@@ -39,7 +41,13 @@ class Scheme:
         Args:
             layer: the layer; not changed.
             input_range: `input_scale` and `input_zero`, where activations are static.
+
+        Raises:
+            InputError: a weight is not finite, which no integer can say.
         """
+        if not torch.isfinite(layer.weight).all():
+            problem = f"weights of a linear layer ({layer.extra_repr()}) are not finite."
+            raise InputError(problem, hint="Quantize a checkpoint from before that.")
         if self.group_size is None:
             plain = quantize_rows(layer.weight)
         else:

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from ava.errors import InputError
 from ava.optimization.precision.quantization.arithmetic import Plain, unpack
-from ava.optimization.precision.quantization.extra import import_torchao
+from ava.optimization.precision.torchao import import_torchao
 
 _INNER_TILES, _PADDED_INPUTS = 8, 1024
 """What torchao gives CUDA's int4 kernel: so many tiles at once, and inputs padded to a multiple of this."""

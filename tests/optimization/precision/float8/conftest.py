@@ -8,6 +8,6 @@ import pytest
 @pytest.fixture(scope="session", autouse=True)
 def _torchao():
     if find_spec("torchao") is not None:
-        from ava.optimization.precision.float8 import dynamic
+        from ava.optimization.precision.torchao import import_torchao
 
-        dynamic._load()
+        import_torchao("torchao.float8", "these tests")

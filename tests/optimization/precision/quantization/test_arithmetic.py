@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ava.optimization.precision.quantization.arithmetic import dequantize, pack, quantize_groups, quantize_rows, unpack
-from ava.optimization.precision.quantization.extra import import_torchao, quiet
+from ava.optimization.precision.torchao import import_torchao, quiet
 
 
 def weight(rows=24, columns=128):

@@ -207,6 +207,14 @@ def test_what_cannot_be_is_refused(options, words):
         ModelQuantizer(mlp(), **options).quantize()
 
 
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_weights_that_are_not_finite_are_refused(bits):
+    model = mlp()
+    model[3].weight.data[0, 0] = torch.nan
+    with pytest.raises(InputError, match="not finite"):
+        ModelQuantizer(model, bits=bits).quantize()
+
+
 def test_without_torchao_4_bits_name_the_command():
     """In a process of its own, where torchao cannot be imported; int8 needs none of it."""
     code = (

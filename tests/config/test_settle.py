@@ -7,7 +7,7 @@ import torch
 
 import ava
 from ava.config.compose import compose
-from ava.config.precision import settle
+from ava.config.settle import settle
 from ava.errors import InputError
 from ava.optimization.precision.support import choose
 
