@@ -43,7 +43,7 @@ def _best(found: dict[str, Any], key: str) -> float:
 
 def _large_linear(found: dict[str, Any]) -> float:
     """The least over the large shapes of the best recipe's gain."""
-    large = [parts for shape, parts in found.items() if _is_large(shape)]
+    large = [parts for shape, parts in found.items() if isinstance(parts, dict) and _is_large(shape)]
     return min(_best(parts, "speedup") for parts in large)
 
 
@@ -54,7 +54,8 @@ def _is_large(shape: str) -> bool:
 
 def _converted_at_a_loss(found: dict[str, Any]) -> float:
     """How many layers and recipes lose time that the filter would convert."""
-    recipes = [part for parts in found.values() for part in parts.values() if isinstance(part, dict)]
+    shapes = [parts for parts in found.values() if isinstance(parts, dict)]
+    recipes = [part for parts in shapes for part in parts.values() if isinstance(part, dict)]
     measured = [part for part in recipes if "speedup" in part]
     if not measured:
         raise ValueError

@@ -81,8 +81,11 @@ class _Update:
         part = localise(_only(batch, index))
         (self.parameter,), (self.state,), (number,) = part.parameters, part.states, part.numbers
         self.slots, self.counted = own_slots(batch.sentence), counts_steps(batch.sentence, batch.group)
-        self.space = TensorSpace(self.whole, functools.partial(self._key, number))
+        # Drawing knows the numbers, not this object: it would keep the gradient alive until the collector comes.
+        numbers: dict[str, Any] = {}
+        self.space = TensorSpace(self.whole, functools.partial(_key, numbers, batch.group["seed"], number))
         self.operands = self._begin(part.gradients[0])
+        numbers["step"] = vars(self.operands).get("step")
 
     def _begin(self, gradient: Tensor) -> Operands:
         batch, parameter = self.batch, self.parameter.to(compute_dtype(self.parameter))
@@ -137,14 +140,15 @@ class _Update:
     def _codec(self, slot: Any) -> Any:
         return codec_of(slot, self.batch.group["state"], self.parameter)
 
-    def _key(self, number: int, stream: int) -> int | Tensor:
-        step = vars(self.operands)["step"]
-        step = step.to(torch.int64) if isinstance(step, Tensor) else int(step)
-        return random.stream_key(self.batch.group["seed"], number, step, stream)
-
     def _bits(self, number: int) -> Tensor:
         """16 of the 32 bits that each two slots share."""
         return (self.space.draws(number // 2) >> (16 * (number % 2))) & 0xFFFF
+
+
+def _key(numbers: dict[str, Any], seed: int, number: int, stream: int) -> int | Tensor:
+    step = numbers["step"]
+    step = step.to(torch.int64) if isinstance(step, Tensor) else int(step)
+    return random.stream_key(seed, number, step, stream)
 
 
 def _number(value: Tensor, device: torch.device) -> float | Tensor:

@@ -109,7 +109,6 @@ class Job:
         if addresses != self._gradients_at:
             self._gradients_at = addresses
             self._gradient_table = _upload(torch.tensor(addresses, dtype=torch.int64), self.device)
-        self._kept = gradients  # until the kernels have been launched
         self._skip = self._never if batch.skip is None else batch.skip.view(torch.uint8)
         self._hyper: list[Any] = []
         for name in layout.inputs:
