@@ -63,7 +63,7 @@ def _dispatch(words: list[str]) -> int:
 
     config, plan = prepare(options.overrides, check_config_dirs(options.config_dir))
     check_places(config, plan)
-    from ava.config.build import find_batch_size
+    from ava.config.fitting import find_batch_size
 
     found = find_batch_size(config, saved=plan, limit=limit)
     if found is not None:

@@ -62,7 +62,7 @@ def _dispatch(words: list[str]) -> int:
 
     config, plan = prepare(options.overrides, check_config_dirs(options.config_dir))
     check_places(config, plan)
-    from ava.config.build import find_lr
+    from ava.config.search import find_lr
 
     found = find_lr(config, saved=plan)
     if found is not None:

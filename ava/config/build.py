@@ -5,26 +5,20 @@ Everything is built before anything is written, so that bad input leaves nothing
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from ava import registry
 from ava.checkpoint import atomic
 from ava.checkpoint.checkpoint import load
+from ava.config.fitting import fit_accumulate
+from ava.config.launch import claimed, launched
 from ava.config.notices import notices
 from ava.config.parts import build_run
-from ava.config.paths import default_run_dir
 from ava.config.saved import to_yaml
 from ava.config.schema import Config, ResumePlan
 from ava.config.search import search, take_up
-from ava.config.settle import settle
-from ava.distributed.world import World, join
 from ava.errors import InputError, Interrupted, TrainingFailed, nearest
-from ava.optimization.learning_rate.finder.findings import Findings
 from ava.reporting.conflict_plot import ConflictPlot
 from ava.reporting.environment import peak_memory
 from ava.reporting.gradient_flow import GradientFlow
@@ -32,14 +26,9 @@ from ava.reporting.incidents import IncidentLog
 from ava.reporting.listener import Listener
 from ava.reporting.metrics import MetricsLog
 from ava.reporting.progress import progress
-from ava.reporting.run_directory import RunDirectory
 from ava.reporting.summary import Summary
-from ava.training.batch_size import FoundBatch
-from ava.training.batch_size import find_batch_size as largest_batch
 from ava.training.breakdown import breakdowns
-from ava.training.determinism import deterministic_kernels
 from ava.training.evaluation import metric_names, objective_names
-from ava.training.kernels import kernel_settings
 from ava.training.loop import Plan, Trainer
 from ava.training.profiling import Profiler
 from ava.training.state import Run
@@ -60,83 +49,22 @@ def run(config: Config, *, saved: ResumePlan | None) -> dict[str, Any]:
         TrainingFailed: training went wrong.
         Interrupted: it was told to stop, and saved a checkpoint.
     """
-    with (
-        join(config.trainer.device, config.distributed.timeout_s, config.distributed.backend) as world,
-        kernel_settings(config.trainer.cudnn_benchmark, tf32=config.precision.name == "tf32"),
-        deterministic_kernels(config.trainer.deterministic),
-    ):
-        config, settled = settle(config, world.device)
+    with launched(config) as (config, world, settled):
+        config, fitted = fit_accumulate(config, world)
         training, plan = build_run(config, world)
         _check_monitor(config, training)
         _check_objectives(config, training)
         if saved is not None and saved.new_run:
             world.together(lambda: training.restore(load(saved.checkpoint)))
-        with _claimed(config, saved, world) as folder:
+        with claimed(config, saved, world) as folder:
             if saved is not None and not saved.new_run:
                 world.together(lambda: training.restore(load(saved.checkpoint)))
-            remarks = [*settled, *notices(training, saved)]
+            remarks = [*settled, *fitted, *notices(training, saved)]
             if config.lr_finder.enabled and saved is None:
                 config, said = take_up(config, search(config, training, folder))
                 training, plan = build_run(config, world)
                 remarks.append(said)
             return _train(config, training, plan, folder, remarks)
-
-
-def find_lr(config: Config, *, saved: ResumePlan | None) -> tuple[Findings, Path] | None:
-    """Run only the LR range test of `config`, and write `lr_finder.*` into its run directory.
-
-    Args:
-        config: the checked configuration.
-        saved: the checkpoint from which to test, if any.
-
-    Returns:
-        What was found and where it was written; None on ranks other than 0.
-
-    Raises:
-        InputError: as `run`, or nothing can be suggested.
-    """
-    with (
-        join(config.trainer.device, config.distributed.timeout_s, config.distributed.backend) as world,
-        kernel_settings(config.trainer.cudnn_benchmark, tf32=config.precision.name == "tf32"),
-        deterministic_kernels(config.trainer.deterministic),
-    ):
-        config, _ = settle(config, world.device)
-        training, _ = build_run(config, world)
-        if saved is not None:
-            world.together(lambda: training.restore(load(saved.checkpoint)))
-        with _claimed(config, saved, world) as folder:
-            findings = search(config, training, folder)
-        return (findings, folder) if world.is_main else None
-
-
-def find_batch_size(config: Config, *, saved: ResumePlan | None, limit: int | None) -> tuple[FoundBatch, Path] | None:
-    """Only look for the largest batch that fits, and write `batch_size.json` into the run directory.
-
-    Args:
-        config: the checked configuration.
-        saved: the checkpoint from which to look, if any.
-        limit: bytes that a step may take on each rank; None leaves that to the device.
-
-    Returns:
-        What was found and where it was written; None on ranks other than 0.
-
-    Raises:
-        InputError: as `run`, or nothing fits.
-    """
-    with (
-        join(config.trainer.device, config.distributed.timeout_s, config.distributed.backend) as world,
-        kernel_settings(config.trainer.cudnn_benchmark, tf32=config.precision.name == "tf32"),
-        deterministic_kernels(config.trainer.deterministic),
-    ):
-        config, _ = settle(config, world.device)
-        training, _ = build_run(config, world)
-        if saved is not None:
-            world.together(lambda: training.restore(load(saved.checkpoint)))
-        with _claimed(config, saved, world) as folder:
-            found = largest_batch(training, limit)
-            if world.is_main:
-                atomic.write_text(folder / "batch_size.json", json.dumps(found.as_dict(), indent=1) + "\n")
-        return (found, folder) if world.is_main else None
 
 
 def _check_monitor(config: Config, training: Run) -> None:
@@ -161,29 +89,6 @@ def _check_objectives(config: Config, training: Run) -> None:
         problem = f"reconciles several objectives, and task={config.task.name} has one: {names[0]}."
         hint = "Leave it out, or choose a task with several, such as task=digits_multitask."
         raise InputError(problem, key="surgery", value=config.surgery.name, hint=hint)
-
-
-@contextmanager
-def _claimed(config: Config, saved: ResumePlan | None, world: World) -> Iterator[Path]:
-    """The run directory, locked by rank 0 as long as the run lasts; its path on every rank."""
-    held: list[RunDirectory] = []
-
-    def claim() -> Path:
-        if saved is not None and not saved.new_run:
-            held.append(RunDirectory.open(saved.run_dir))
-        elif config.run_dir is not None:
-            # A run that `resume=auto` was to continue may have died before its first checkpoint.
-            begun = config.resume == "auto" and (Path(config.run_dir) / "config.yaml").exists()
-            held.append((RunDirectory.open if begun else RunDirectory.create)(Path(config.run_dir)))
-        else:
-            held.append(RunDirectory.unique(default_run_dir(config.task.name, config.optimizer.name, datetime.now())))
-        return held[0].root
-
-    try:
-        yield world.decide(claim)
-    finally:
-        for directory in held:
-            directory.release()
 
 
 def _train(config: Config, training: Run, plan: Plan, folder: Path, remarks: list[str]) -> dict[str, Any]:

@@ -128,6 +128,10 @@ def _surgery(config: Config) -> Iterator[InputError]:
     if options["level"] == "features" and trainer.accumulate != 1:
         problem = f"compares features over all samples, but trainer.accumulate={trainer.accumulate} cuts them up."
         yield InputError(problem, key="surgery.level", value="features", hint="Use surgery.level=parameters.")
+    if trainer.activation_checkpointing == "selective" and options["level"] == "parameters":
+        problem = "keeps results for one backward pass, and surgery.level=parameters takes one for each objective."
+        hint = "Use trainer.activation_checkpointing=true, or surgery.level=features."
+        yield InputError(problem, key="trainer.activation_checkpointing", value="selective", hint=hint)
     if options["every"] > 1 and registry.surgery[name].tags.get("needs") == "rows":
         problem = f"surgery={name} has no weights to keep from one step to the next."
         yield InputError(problem, key="surgery.every", value=options["every"], hint="Set surgery.every=1.")

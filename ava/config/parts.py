@@ -23,13 +23,15 @@ from ava.optimization.gradients.clip.clipping import bind as bind_clip
 from ava.optimization.gradients.surgery.binding import bind, needs
 from ava.optimization.gradients.surgery.reconciler import Reconciler
 from ava.optimization.learning_rate.scheduler import Scheduler
+from ava.optimization.offload.activations import OffloadedActivations
+from ava.optimization.offload.optimizer import offload_optimizer
 from ava.optimization.optimizers.composed import ComposedOptimizer
 from ava.optimization.optimizers.parameter_groups import decay_groups
 from ava.optimization.optimizers.wrappers.ema import EMA
 from ava.optimization.optimizers.wrappers.estimates import VARIANT as ESTIMATE
 from ava.optimization.precision.policy import Policy, bf16_parameters
 from ava.registry import Registry
-from ava.tasks.task import SamplingTask, Task
+from ava.tasks.task import ModelDemands, SamplingTask, Task
 from ava.training.compiling import compile_losses
 from ava.training.determinism import seed_everything
 from ava.training.graphs import GraphedBackward, check_recordable
@@ -76,7 +78,11 @@ def _build_alone(config: Config, world: World) -> tuple[Run, Plan]:
     )  # fmt: skip
     plan = _build_plan(config, task, loader)
     policy = _build_policy(config, model, world)
+    if isinstance(task, ModelDemands):
+        task.check_model(model)
     optimizer = _build_optimizer(config, model)
+    if config.trainer.offload_optimizer:
+        offload_optimizer(optimizer)
     _check_backward(optimizer, task, world)
     run = Run(
         task=task, model=model, network=model, optimizer=optimizer,
@@ -86,6 +92,8 @@ def _build_alone(config: Config, world: World) -> tuple[Run, Plan]:
         watch=_build_watch(config),
     )  # fmt: skip
     run.surgery = _build_surgery(config, run)
+    if config.trainer.offload_activations:
+        run.offload = OffloadedActivations(world.device, model.parameters())
     return run, plan
 
 
@@ -192,6 +200,9 @@ def _check_backward(optimizer: ComposedOptimizer, task: Task, world: World) -> N
         problem = f"uses gradients in the backward pass, but {world.size} ranks average them only after it."
         raise InputError(problem, key="optimizer.fused_backward", value=True, hint="Train with one process.")
     estimator = optimizer.param_groups[0].get("estimator")
+    if estimator == "hutchinson" and isinstance(task, ModelDemands) and not task.twice_differentiable:
+        problem = "differentiates twice, and a loss computed by chunks has one derivative."
+        raise InputError(problem, key="optimizer.estimator", value=estimator, hint="Set task.chunked_loss=0.")
     if estimator == "gauss_newton_bartlett" and optimizer.speaks_of(ESTIMATE) and not isinstance(task, SamplingTask):
         raise InputError(
             f"needs a task that can draw targets from the model, and {type(task).__name__} has no sampled_losses.",

@@ -128,6 +128,12 @@ def check_speed(config: Config) -> Iterator[InputError]:
             "Add `trainer.compile=true`, or leave one of them out.",
         ),
         (
+            trainer.activation_checkpointing == "selective"
+            and config.optimizer.options.get("estimator") == "hutchinson",
+            "activation_checkpointing", "selective", "keeps results for one backward pass, and hutchinson takes two.",
+            "Use trainer.activation_checkpointing=true, or optimizer.estimator=gauss_newton_bartlett.",
+        ),
+        (
             trainer.compile and trainer.offload_activations, "offload_activations", True,
             "follows what autograd keeps, which a compiled model decides itself.", "Set trainer.compile=false.",
         ),

@@ -1,4 +1,4 @@
-"""The search for a learning rate before a training: the range test, its files, and what becomes of its suggestion."""
+"""The search for a learning rate: the range test, its files, and what becomes of its suggestion."""
 
 from __future__ import annotations
 
@@ -6,13 +6,40 @@ import json
 from pathlib import Path
 
 from ava.checkpoint import atomic
+from ava.checkpoint.checkpoint import load
 from ava.config.combinations import finder_config
+from ava.config.fitting import fit_accumulate
+from ava.config.launch import claimed, launched
+from ava.config.parts import build_run
 from ava.config.saved import with_lr
-from ava.config.schema import Config
+from ava.config.schema import Config, ResumePlan
 from ava.errors import InputError
 from ava.optimization.learning_rate.finder.findings import Findings
 from ava.training.range_test import search_lr
 from ava.training.state import Run
+
+
+def find_lr(config: Config, *, saved: ResumePlan | None) -> tuple[Findings, Path] | None:
+    """Run only the LR range test of `config`, and write `lr_finder.*` into its run directory.
+
+    Args:
+        config: the checked configuration.
+        saved: the checkpoint from which to test, if any.
+
+    Returns:
+        What was found and where it was written; None on ranks other than 0.
+
+    Raises:
+        InputError: as `run`, or nothing can be suggested.
+    """
+    with launched(config) as (config, world, _):
+        config, _ = fit_accumulate(config, world)
+        training, _ = build_run(config, world)
+        if saved is not None:
+            world.together(lambda: training.restore(load(saved.checkpoint)))
+        with claimed(config, saved, world) as folder:
+            findings = search(config, training, folder)
+        return (findings, folder) if world.is_main else None
 
 
 def search(config: Config, training: Run, folder: Path) -> Findings:

@@ -88,6 +88,26 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class ModelDemands(Protocol):
+    """A task that asks more of a model than to be called with inputs.
+
+    Attributes:
+        twice_differentiable: whether its losses have a second derivative.
+    """
+
+    @property
+    def twice_differentiable(self) -> bool: ...  # noqa: D102
+
+    def check_model(self, model: torch.nn.Module) -> None:
+        """Refuse a model that lacks what the task will ask of it.
+
+        Raises:
+            InputError: it lacks something; says what it has to offer.
+        """
+        ...
+
+
+@runtime_checkable
 class SamplingTask(Task, Protocol):
     """A task whose model gives probabilities, for estimates of the curvature by Gauss-Newton-Bartlett."""
 

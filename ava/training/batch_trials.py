@@ -189,6 +189,7 @@ def trying(run: Run, limit: int | None) -> Iterator[Trials]:
     random, former = rng.capture(), dict(vars(run))
     run.ema, run.scheduler = None, _Held()  # type: ignore[assignment]
     run.world, run.network = World(0, 1, run.world.device), run.model
+    run.compilation, run.graphs = None, None
     # Any step may be one that is looked at.
     every = {key: min(1, getattr(run.watch, key)) for key in ("statistics_every", "detail_every")}
     run.watch = dataclasses.replace(run.watch, **every)

@@ -5,19 +5,21 @@ A sample that is not a number makes running means so for good: every evaluation 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class KeptBuffers:
     """The buffers of a model as they stand.
 
     Args:
-        model: whose.
+        buffers: the tensors that forward passes write into.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._kept = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    def __init__(self, buffers: Sequence[Tensor]) -> None:
+        self._kept = [(buffer, buffer.detach().clone()) for buffer in buffers]
 
     @torch.no_grad()
     def put_back(self, skipped: Tensor) -> None:

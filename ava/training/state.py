@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,9 @@ class Run:
         nonfinite_in_a_row: steps up to the last one read whose gradients were not finite, one after another.
         rollbacks: times that the run went back for that since it last went well.
         noise: averages for the gradient noise scale.
+        compilation: what compiling took; None where nothing is compiled.
+        graphs: forward and backward as recorded; None where they run as written.
+        offload: around forward passes: where activations go until the backward pass.
     """
 
     task: Task
@@ -81,9 +85,12 @@ class Run:
     noise: NoiseScale = field(default_factory=NoiseScale)
     compilation: Compilation | None = None
     graphs: GraphedBackward | None = None
+    offload: AbstractContextManager[object] = field(default_factory=nullcontext)
 
     def __post_init__(self) -> None:
+        # Walking over the modules in every step costs a small model some percent.
         self.parameters: list[torch.Tensor] = [p for p in self.model.parameters() if p.requires_grad]
+        self.buffers: list[torch.Tensor] = list(self.model.buffers())
 
     @property
     def is_compiled(self) -> bool:

@@ -72,7 +72,7 @@ def training_step(run: Run, window: Window, stop: bool = False) -> StepReport:
     total, stop = _agree(run, window, stop)
     weight = 1.0 / total if window.counted else 0.0
     look = CloseLook(run, window, total) if run.watch.wants_detail(run.step + 1) else None
-    buffers = KeptBuffers(run.model)
+    buffers = KeptBuffers(run.buffers)
     losses = _accumulate(run, window, weight, look)
     replaced = _sharpen(run, window, weight)
     found = _measure(run, replaced)
@@ -129,7 +129,11 @@ def _accumulate(
 
 
 def _zero_grad(run: Run) -> None:
-    (run.optimizer.zero_grad if run.graphs is None else run.graphs.zero_grad)()
+    if run.graphs is not None:
+        run.graphs.zero_grad()
+        return
+    for parameter in run.parameters:
+        parameter.grad = None
 
 
 def _passes(run: Run, batch: Batch, weight: float, look: CloseLook | None) -> dict[str, torch.Tensor]:
@@ -214,7 +218,7 @@ def forward(run: Run, batch: Batch) -> dict[str, torch.Tensor]:
     device = run.world.device
     if device.type != "cpu":
         batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
-    with run.policy.autocast():
+    with run.policy.autocast(), run.offload:
         return run.network(batch) if run.compilation is not None else run.task.losses(run.network, batch)
 
 
