@@ -29,6 +29,7 @@ from ava.optimization.optimizers.composed import ComposedOptimizer
 from ava.optimization.optimizers.parameter_groups import decay_groups
 from ava.optimization.optimizers.wrappers.ema import EMA
 from ava.optimization.optimizers.wrappers.estimates import VARIANT as ESTIMATE
+from ava.optimization.precision.names import grouped
 from ava.optimization.precision.policy import Policy, bf16_parameters
 from ava.registry import Registry
 from ava.tasks.task import ModelDemands, SamplingTask, Task
@@ -242,7 +243,9 @@ def _build_policy(config: Config, model: nn.Module, world: World) -> Policy:
         from ava.optimization.precision.quantization.qat import prepare_qat
 
         layers = prepare_qat(model, precision.qat)
-        policy.remarks.append(f"Rounded to {precision.qat} as they train ({len(layers)}): {', '.join(layers)}.")
+        policy.remarks.append(
+            f"Rounded to {precision.qat} as they train ({len(layers)}): {', '.join(grouped(layers))}."
+        )
     return policy
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import collections
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +14,7 @@ from ava.optimization.precision.float8.filter import Selection, select
 from ava.optimization.precision.float8.formats import casts
 from ava.optimization.precision.float8.hardware import check_hardware
 from ava.optimization.precision.float8.scaling import DelayedScaling
+from ava.optimization.precision.names import grouped
 
 _MAX_MARGIN = 14
 """One more and the largest value itself would be a subnormal e4m3."""
@@ -38,11 +37,11 @@ class Float8:
 
     def sentences(self) -> list[str]:
         """What is done to which layers, for the start of a run."""
-        lines = [self._description, f"FP8 layers ({len(self.layers)}): {', '.join(_grouped(self.layers))}."]
+        lines = [self._description, f"FP8 layers ({len(self.layers)}): {', '.join(grouped(self.layers))}."]
         if self.skipped:
             reasons = dict.fromkeys(self.skipped.values())
             kept = {reason: [name for name in self.skipped if self.skipped[name] == reason] for reason in reasons}
-            parts = "; ".join(f"{', '.join(_grouped(names))} ({reason})" for reason, names in kept.items())
+            parts = "; ".join(f"{', '.join(grouped(names))} ({reason})" for reason, names in kept.items())
             lines.append(f"Not in FP8 ({len(self.skipped)}): {parts}.")
         return lines
 
@@ -176,10 +175,3 @@ def _describe(recipe: str, fp8_format: str, emulate: bool) -> str:
     if fp8_format == "e5m2" and types == casts(recipe, "hybrid"):
         text += " Nothing multiplies e5m2 by e5m2, so with this recipe e5m2 is what hybrid is."
     return text + (" Emulated: the numerics of FP8 without its speed; size decides nothing." if emulate else "")
-
-
-def _grouped(names: list[str]) -> list[str]:
-    """Names that differ in numbers only become one: `blocks.0.up` and `blocks.1.up` are `blocks.*.up`."""
-    patterns = [re.sub(r"(?<![^.])\d+(?![^.])", "*", name) for name in names]
-    counts = collections.Counter(patterns)
-    return list(dict.fromkeys(p if counts[p] > 1 else name for p, name in zip(patterns, names, strict=True)))
