@@ -29,7 +29,8 @@ from ava.bench.trainings import positive
 from ava.bench.workloads import WORKLOADS, Workload
 from ava.data.loader import Batch, TrainingLoader
 from ava.optimization import OptimizerFactory
-from ava.training.compiling import Compilation, LossNetwork, compile_losses
+from ava.training.compilation import Compilation
+from ava.training.compiling import LossNetwork, compile_losses
 from ava.training.state import Run
 
 Step = Callable[[], Any]

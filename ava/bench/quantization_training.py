@@ -25,7 +25,8 @@ from torch.nn.functional import cross_entropy
 from ava.bench.workloads import Workload
 from ava.data.loader import Batch, Position, TrainingLoader
 from ava.optimization import ModelQuantizer
-from ava.optimization.precision.quantization.qat import BITS, convert_qat, prepare_qat
+from ava.optimization.precision.quantization.qat import BITS, prepare_qat
+from ava.optimization.precision.quantization.quantizer import convert_qat
 
 COLUMNS = {
     "weight": "weights", "base": "base", "ptq": "base, PTQ", "control_float": "control, fp32",

@@ -53,9 +53,9 @@ if TYPE_CHECKING:
     from ava.optimization.precision.float8.wrapper import FP8ModelWrapper as FP8ModelWrapper
     from ava.optimization.precision.policy import Policy as Policy
     from ava.optimization.precision.quantization.file import load_quantized as load_quantized
-    from ava.optimization.precision.quantization.qat import convert_qat as convert_qat
     from ava.optimization.precision.quantization.qat import prepare_qat as prepare_qat
     from ava.optimization.precision.quantization.quantizer import ModelQuantizer as ModelQuantizer
+    from ava.optimization.precision.quantization.quantizer import convert_qat as convert_qat
     from ava.optimization.precision.quantization.report import QuantizationReport as QuantizationReport
 
 _MODULES = {
@@ -86,7 +86,7 @@ _MODULES = {
     "SchedulerFactory": "catalogue",
     "Warmup": "learning_rate.warmup",
     "WarmupConfig": "learning_rate.torch_style.advanced_warmup",
-    "convert_qat": "precision.quantization.qat",
+    "convert_qat": "precision.quantization.quantizer",
     "course": "learning_rate.course",
     "get_clip": "catalogue",
     "get_optimizer": "catalogue",

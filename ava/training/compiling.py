@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import inspect
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from ava.data.loader import Batch
 from ava.errors import InputError
 from ava.optimization.optimizers.wrappers.sam import kept_buffers
 from ava.tasks.task import Task
+from ava.training.compilation import Compilation, counts
 from ava.training.state import Run
 
 RECORDING_MODES = ("reduce-overhead", "max-autotune")
@@ -61,28 +61,6 @@ class _KeptLosses(nn.Module):
         return {name: part.clone() for name, part in self.compiled(batch).items()}
 
 
-@dataclass(frozen=True)
-class Compilation:
-    """What was compiled at the start.
-
-    Attributes:
-        seconds: that it took.
-        graphs: that were made of the forward pass.
-        graph_breaks: places where the model or the task left the graph, which cost speed.
-        frames: functions that the compiler had looked at by then.
-    """
-
-    seconds: float
-    graphs: int
-    graph_breaks: int
-    frames: int
-
-    @property
-    def recompiles(self) -> int:
-        """What was compiled since: 0 unless the data brings shapes that the plan does not name."""
-        return _counts()[0] - self.frames
-
-
 def compile_losses(run: Run, mode: str = "default", backend: str = "inductor") -> tuple[nn.Module, Compilation]:
     """Compile the run's model and loss for every micro-batch that this rank can meet.
 
@@ -104,12 +82,12 @@ def compile_losses(run: Run, mode: str = "default", backend: str = "inductor") -
     apart: dict[str, Any] = {"isolate_recompiles": True} if _can_isolate() else {}
     network: nn.Module = torch.compile(LossNetwork(run.task, run.model), mode=mode, backend=backend, **apart)  # type: ignore[assignment]
     network = _KeptLosses(network) if mode in RECORDING_MODES else network
-    began, before = time.perf_counter(), _counts()
+    began, before = time.perf_counter(), counts()
     try:
         _meet_all_sizes(run, network)
     except _compiler_errors() as error:
         raise _told(error) from error
-    after = _counts()
+    after = counts()
     return network, Compilation(time.perf_counter() - began, after[1] - before[1], after[2] - before[2], after[0])
 
 
@@ -143,13 +121,6 @@ def _meet(run: Run, network: nn.Module, size: int, is_symbolic: bool) -> None:
     with run.policy.autocast():
         parts = network(batch)
     torch.autograd.grad(functools.reduce(torch.add, parts.values()), run.parameters, allow_unused=True)
-
-
-def _counts() -> tuple[int, int, int]:
-    """Functions looked at, graphs made and graph breaks, of this process so far."""
-    from torch._dynamo.utils import counters
-
-    return counters["frames"]["total"], counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
 
 
 def _can_isolate() -> bool:

@@ -10,13 +10,13 @@ import functools
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from ava import rng
-from ava.data.loader import Position, TrainingLoader
+from ava.data.loader import Batch, Position, TrainingLoader
 from ava.distributed.world import World
 from ava.errors import InputError
 from ava.optimization.gradients.clip.clipping import Clip
@@ -30,11 +30,20 @@ from ava.optimization.optimizers.wrappers.ema import EMA
 from ava.optimization.precision.policy import Policy
 from ava.optimization.snapshot import Stateful
 from ava.tasks.task import Task
+from ava.training.compilation import Compilation
 from ava.training.health import Watch
 
-if TYPE_CHECKING:
-    from ava.training.compiling import Compilation
-    from ava.training.graphs import GraphedBackward
+
+class Passes(Protocol):
+    """Forward and backward of a micro-batch in one call (`graphs.py`)."""
+
+    def zero_grad(self) -> None:
+        """Begin a step."""
+        ...
+
+    def __call__(self, batch: Batch, weight: float | torch.Tensor) -> dict[str, torch.Tensor]:
+        """Add gradients of the summed losses times `weight`; objective -> its loss, detached."""
+        ...
 
 
 @dataclass
@@ -84,7 +93,7 @@ class Run:
     rollbacks: int = 0
     noise: NoiseScale = field(default_factory=NoiseScale)
     compilation: Compilation | None = None
-    graphs: GraphedBackward | None = None
+    graphs: Passes | None = None
     offload: AbstractContextManager[object] = field(default_factory=nullcontext)
 
     def __post_init__(self) -> None:

@@ -7,10 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+_END = """
+import os
+os._exit(0)  # now and then gloo aborts an interpreter that takes itself down
+"""
+
 
 def run_on_two_ranks(script: str, folder: Path) -> None:
     """Run the script, and fail with what it said if a rank fails; tests that call it are of the group "ranks"."""
-    (folder / "ranks.py").write_text(script)
+    (folder / "ranks.py").write_text(script + _END)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
     done = subprocess.run(

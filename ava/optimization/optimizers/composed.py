@@ -174,8 +174,6 @@ class ComposedOptimizer(torch.optim.Optimizer):
             else:
                 batched += batches(self._grammar, group, held, *rest, pairs, variant)
         common = conduct(batched, self.engine)
-        for batch in batched:
-            batch.gradients = []  # remembered batches would keep them beside the next step's
         if common:
             self._share(common)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -29,12 +29,19 @@ def engine_for(batch: Batch, choice: Literal["auto", "reference"]) -> Engine:
     return fused if choice == "auto" and fused.fits(batch) else reference
 
 
-def conduct(batches: Iterable[Batch], choice: Literal["auto", "reference"]) -> Totals:
-    """Run all batches.
+def conduct(batches: Sequence[Batch], choice: Literal["auto", "reference"]) -> Totals:
+    """Run all batches, and let their gradients go: remembered batches would keep them beside the next step's.
 
     Returns:
         The new values of what all parameters share, by name; empty where nothing is shared.
     """
+    common = _run(batches, choice)
+    for batch in batches:
+        batch.gradients = []
+    return common
+
+
+def _run(batches: Sequence[Batch], choice: Literal["auto", "reference"]) -> Totals:
     runs = [run for batch in batches if (run := engine_for(batch, choice).run(batch)) is not None]
     if not runs:
         return {}

@@ -87,26 +87,6 @@ def without_rounding(model: nn.Module) -> nn.Module:
     return plain
 
 
-def convert_qat(model: nn.Module, weight: Weight, group_size: int | None = None) -> nn.Module:
-    """The deployable model of one that was trained after `prepare_qat`, on the same device; the model stays as it is.
-
-    Args:
-        model: the trained model.
-        weight: as it was prepared.
-        group_size: as it was prepared.
-
-    Returns:
-        A quantized copy, in evaluation mode.
-
-    Raises:
-        InputError: no layer fits, or nothing here runs it.
-    """
-    from ava.optimization.precision.quantization.quantizer import ModelQuantizer
-
-    scheme = scheme_of(model, weight, group_size)
-    return ModelQuantizer(model, "qat", scheme.bits, group_size=scheme.group_size).convert(model)
-
-
 def _preparation(scheme: Scheme) -> Any:
     qat = import_torchao("torchao.quantization.qat", "quantization-aware training")
     domains = import_torchao("torchao.quantization.quant_primitives", "quantization-aware training").ZeroPointDomain

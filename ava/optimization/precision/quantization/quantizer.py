@@ -23,7 +23,7 @@ from ava.optimization.precision.quantization.arithmetic import Plain
 from ava.optimization.precision.quantization.backends import build_layer, choose_backend, put_layers, with_layers
 from ava.optimization.precision.quantization.calibration import KEY, calibrate, inputs_of
 from ava.optimization.precision.quantization.file import stored_tensors, write_model
-from ava.optimization.precision.quantization.qat import BITS, prepare_qat, without_rounding
+from ava.optimization.precision.quantization.qat import BITS, Weight, prepare_qat, scheme_of, without_rounding
 from ava.optimization.precision.quantization.report import Evaluate, QuantizationReport, evaluating, measure, remarks
 from ava.optimization.precision.quantization.scheme import Bits, Scheme, num_bytes
 from ava.optimization.precision.quantization.selection import GROUP_SIZES, Selection, choose_group_size, select
@@ -183,6 +183,24 @@ class ModelQuantizer:
         batch = next(iter(self.calibration_loader), None)
         keeps_names = isinstance(batch, dict) and "inputs" not in batch
         return None if batch is None or keeps_names else inputs_of(batch)
+
+
+def convert_qat(model: nn.Module, weight: Weight, group_size: int | None = None) -> nn.Module:
+    """The deployable model of one that was trained after `prepare_qat`, on the same device; the model stays as it is.
+
+    Args:
+        model: the trained model.
+        weight: as it was prepared.
+        group_size: as it was prepared.
+
+    Returns:
+        A quantized copy, in evaluation mode.
+
+    Raises:
+        InputError: no layer fits, or nothing here runs it.
+    """
+    scheme = scheme_of(model, weight, group_size)
+    return ModelQuantizer(model, "qat", scheme.bits, group_size=scheme.group_size).convert(model)
 
 
 def _linear(model: nn.Module, name: str) -> nn.Linear:
