@@ -1,6 +1,7 @@
 """Every stage of the GPU's bench runs in tiny sizes; its page says what was not measured."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from ava.bench import gpu
 from ava.bench.gpu_loop import idle_share
 from ava.bench.gpu_report import NOT_MEASURED, TARGETS, page, table
 from ava.bench.gpu_setup import Scale
+from tests.config.conftest import forgetful
+
+__all__ = ["forgetful"]
 
 TINY = Scale(torch.device("cpu"), True)
 FIGURES = {
@@ -26,6 +30,11 @@ FIGURES = {
     "syncs": {"syncs": 0},
     "optimizer": {"error": "stopped after 60 s"},
 }
+
+
+@pytest.fixture(autouse=True)
+def _plugin_registers_anew(forgetful, monkeypatch):
+    monkeypatch.delitem(sys.modules, "ava.bench.gpu_data", raising=False)
 
 
 @pytest.mark.filterwarnings("ignore")
