@@ -31,7 +31,7 @@ from torch import nn
 
 from ava.bench import machine
 from ava.bench.tables import show
-from ava.bench.trainings import positive
+from ava.bench.trainings import not_negative, positive
 from ava.data.documents import Documents, of_bytes
 from ava.data.loader import Batch, Position, TrainingLoader, evaluation_batches
 from ava.data.packed import Packed, packed_splits
@@ -199,7 +199,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--documents", choices=("definitions", "files"), default="definitions", help="of what length")
     parser.add_argument("--context", type=positive, default=1024, help="tokens in a sequence (default 1024)")
     parser.add_argument("--batch-size", type=positive, default=4, help="sequences a step (default 4)")
-    parser.add_argument("--steps", type=int, default=150, help="of each training; 0: speed only (default 150)")
+    parser.add_argument("--steps", type=not_negative, default=150, help="of each training; 0: speed only (default 150)")
     parser.add_argument("--seeds", type=positive, default=2, help="trainings of each way (default 2)")
     parser.add_argument("--rounds", type=positive, default=ROUNDS, help=f"turns that count (default {ROUNDS})")
     parser.add_argument("--json", type=Path, help="write the figures here as well")

@@ -21,6 +21,7 @@ import torch
 
 from ava.bench import machine, tables
 from ava.bench.precision_arms import ARMS, BASE, BY_HAND, FP8, Arm, Outcome, by_hand, in_our_loop, train
+from ava.bench.trainings import positive
 from ava.bench.turns import Cost, Gate, measure
 from ava.bench.workloads import WORKLOADS
 from ava.data.loader import Position
@@ -44,10 +45,10 @@ def main(argv: list[str] | None = None) -> int:
     """Measure, print the tables, and write JSON where asked."""
     parser = argparse.ArgumentParser(prog="ava bench precision", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", choices=sorted(WORKLOADS), action="append", help="only this model (repeatable)")
-    parser.add_argument("--rounds", type=int, default=15, help="turns of each arm that count (default 15)")
-    parser.add_argument("--steps", type=int, default=None, help="steps of the training whose loss is told")
+    parser.add_argument("--rounds", type=positive, default=15, help="turns of each arm that count (default 15)")
+    parser.add_argument("--steps", type=positive, default=None, help="steps of the training whose loss is told")
     parser.add_argument("--fp8", action="store_true", help="the recipes of fp8 as well, emulated; slow")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1)")
+    parser.add_argument("--threads", type=positive, default=1, help="torch threads (default 1)")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)

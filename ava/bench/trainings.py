@@ -110,6 +110,13 @@ def positive(text: str) -> int:
     return number
 
 
+def not_negative(text: str) -> int:
+    """A whole number from 0 on, from the command line."""
+    if (number := int(text)) < 0:
+        raise ValueError(text)
+    return number
+
+
 @dataclass(frozen=True)
 class Some:
     """A part of a split: `limit` samples at most, in even distances."""

@@ -60,6 +60,8 @@ def linear_cross_entropy(
         https://arxiv.org/abs/2410.10989, for gradients in the forward pass.
     """
     _check(hidden, weight, targets, label_smoothing, chunk)
+    if reduction not in ("sum", "mean"):
+        raise ValueError(f"reduction={reduction!r}: must be 'sum' or 'mean'; single losses are not kept.")
     device = hidden.device.type
     options = _Options(ignore_index, label_smoothing, chunk, torch.is_grad_enabled())
     if torch.is_autocast_enabled(device):

@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Gt, Lt
+from annotated_types import Gt, Le, Lt
 from torch import Tensor
 
 from ava.optimization.options import check
-from ava.registry import PositiveFloat, PositiveInt
+from ava.registry import PositiveInt
 
 SMALLEST_NORMAL = torch.finfo(torch.float16).smallest_normal
 """2^-14; below it float16 loses digits, and below 2^-24 everything."""
 
+_Scale = Annotated[float, Gt(0), Le(2.0**127)]
 _MoreThanOne = Annotated[float, Gt(1)]
 _Share = Annotated[float, Gt(0), Lt(1)]
 
@@ -67,7 +68,7 @@ class LossScale:
         self.growth_factor = check("growth_factor", growth_factor, _MoreThanOne)
         self.backoff_factor = check("backoff_factor", backoff_factor, _Share)
         self.growth_interval = check("growth_interval", growth_interval, PositiveInt)
-        self.floor = min(1.0, check("init_scale", init_scale, PositiveFloat))
+        self.floor = min(1.0, check("init_scale", init_scale, _Scale))
         self.scale = torch.full((), init_scale, dtype=torch.float32, device=device)
         self._steps = torch.zeros((), dtype=torch.int64, device=device)
         self._overflows = torch.zeros((), dtype=torch.int64, device=device)

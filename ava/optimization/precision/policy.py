@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ava.errors import InputError
 from ava.optimization.precision.loss_scale import LossScale, Reading
 from ava.optimization.precision.support import refuse_unsupported
 
@@ -63,6 +64,9 @@ class Policy:
     ) -> None:  # fmt: skip
         device = torch.device(device)
         refuse_unsupported(name, device, emulate=emulate)
+        idle = [*(scaling if name != "fp16" else ()), *(["emulate"] if emulate and name != "fp8" else ())]
+        if idle:
+            raise InputError(f"changes nothing with precision={name}.", key=idle[0], hint="Leave it out.")
         self.name, self.device_type, self.dtype = name, device.type, DTYPES[name]
         self.loss_scale = LossScale(device, **scaling) if name == "fp16" else None
         self.float8: Scaling | None = None

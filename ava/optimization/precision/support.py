@@ -25,6 +25,8 @@ def obstacle(name: str, device: torch.device, *, emulate: bool = False) -> str |
         device: where training is to run.
         emulate: whether fp8 may be computed without hardware for it.
     """
+    if device.type == "cuda" and not torch.cuda.is_available():
+        return "torch sees no GPU here"
     if name == "fp32":
         return None
     if name == "tf32":
@@ -64,9 +66,8 @@ def refuse_unsupported(name: str, device: torch.device, *, emulate: bool = False
         return
     emulation = "Set precision.emulate=true to train with its numerics, slowly; or " if name == "fp8" else ""
     hint = f"{emulation}set precision=auto." if emulation else "Set precision=auto."
-    raise InputError(
-        f"{why}; it supports: {', '.join(supported(device))}.", key="precision.name", value=name, hint=hint
-    )
+    can = ", ".join(supported(device)) or "nothing"
+    raise InputError(f"{why}; it supports: {can}.", key="precision.name", value=name, hint=hint)
 
 
 def choose(device: torch.device) -> tuple[str, str]:
@@ -87,15 +88,13 @@ def choose(device: torch.device) -> tuple[str, str]:
 
 
 def _has_tf32(device: torch.device) -> bool:
-    if device.type != "cuda" or not torch.cuda.is_available() or torch.version.hip:
+    if device.type != "cuda" or torch.version.hip:
         return False
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _has_bf16(device: torch.device) -> bool:
-    if device.type != "cuda":
-        return True
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _multiplies_bf16() -> bool:

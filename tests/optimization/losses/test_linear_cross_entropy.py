@@ -190,3 +190,8 @@ def test_refused(change, message):
     hidden, weight, _, targets = problem()
     with pytest.raises(ValueError, match=message):
         linear_cross_entropy(**{"hidden": hidden, "weight": weight, "targets": targets, **change})
+
+
+def test_an_unknown_reduction_is_refused():
+    with pytest.raises(ValueError, match="'sum' or 'mean'"):
+        linear_cross_entropy(torch.ones(2, 3), torch.ones(4, 3), torch.zeros(2, dtype=torch.int64), reduction="none")

@@ -74,7 +74,15 @@ def test_its_state_goes_on_where_it_was():
 
 
 @pytest.mark.parametrize(
-    "option", [{"init_scale": 0.0}, {"growth_factor": 1.0}, {"backoff_factor": 1.0}, {"growth_interval": 0}], ids=str
+    "option",
+    [
+        {"init_scale": 0.0},
+        {"init_scale": 1e39},
+        {"growth_factor": 1.0},
+        {"backoff_factor": 1.0},
+        {"growth_interval": 0},
+    ],
+    ids=str,
 )
 def test_an_impossible_option_is_refused(option):
     with pytest.raises(InputError, match=next(iter(option))):

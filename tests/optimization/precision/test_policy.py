@@ -75,3 +75,24 @@ def test_batch_norm_keeps_float32():
     with Policy("bf16", "cpu").autocast():
         model(torch.ones(2, 1, 5, 5)).float().sum().backward()
     assert model[1].weight.grad.dtype is torch.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("fp32", {"init_scale": 8.0}),
+        ("bf16", {"growth_interval": 5}),
+        ("fp16", {"emulate": True}),
+        ("fp32", {"bogus": 1}),
+    ],
+    ids=str,
+)
+def test_an_option_of_another_policy_is_refused(name, options):
+    with pytest.raises(InputError, match="changes nothing"):
+        Policy(name, "cpu", **options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused():
+    with pytest.raises(InputError, match="sees no GPU"):
+        Policy("fp16", "cuda")
