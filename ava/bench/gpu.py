@@ -45,8 +45,8 @@ STAGES = {
     "mfu": Stage("gpu_models", 240),
     "fp8_linear": Stage("gpu_kernels", 120),
     "fp8_end_to_end": Stage("gpu_models", 150),
-    "loops": Stage("gpu_loop", 120),
     "fp8_loss": Stage("gpu_loss", 300),
+    "loops": Stage("gpu_loop", 120),
 }
 """In the order in which they run: what is short and says much first."""
 

@@ -38,7 +38,9 @@ def _linear_seconds(scale: Scale, rows: int, layer: nn.Module) -> float:
     """One forward and backward pass under bf16 autocast, on random values: a GPU is faster on zeros."""
     layer = layer.to(scale.device)
     width = next(layer.parameters()).shape[1]
-    network: Any = layer if scale.tiny else torch.compile(layer)
+    # A compiler that has met eight shapes gives up on the ninth, and says so only in its log.
+    torch._dynamo.reset()
+    network: Any = layer if scale.tiny else torch.compile(layer, dynamic=False)
     inputs = torch.randn(rows, width, device=scale.device, dtype=torch.bfloat16, requires_grad=True)
     with torch.autocast(scale.device.type, dtype=torch.bfloat16):
         out_like = torch.randn_like(network(inputs))

@@ -22,9 +22,9 @@ from ava.training.state import Run
 from ava.training.step import training_step
 
 
-def _run(scale: Scale) -> Run:
+def _run(scale: Scale, compiled: bool = True) -> Run:
     """GPT-2's smallest at sequence 1024: short steps, so that a loop's own cost shows."""
-    overrides = [f"model.preset={scale.pick('124m', '1m')}", "precision=bf16", *scale.compile]
+    overrides = [f"model.preset={scale.pick('124m', '1m')}", "precision=bf16", *(scale.compile if compiled else ())]
     return build(scale, overrides, context=scale.pick(1024, 32), batch_size=scale.pick(16, 2))
 
 
@@ -120,7 +120,9 @@ def loops(scale: Scale, tell: Tell) -> None:
     """The same model in Ava's loop, in a bare one and in Hugging Face's Trainer: tokens per second and memory."""
     steps, skipped = scale.pick(60, 4), scale.pick(20, 1)
     for name, train in {"ava": _ours, "bare": _bare, "transformers": _transformers}.items():
-        run = _run(scale)
+        run = _run(scale) if train is _ours else _run(scale, compiled=False)
+        if train is not _ours and not scale.tiny:
+            run.network = torch.compile(run.model)  # type: ignore[assignment]
         peak_bytes(scale.device)
         clock: list[float] = []
 

@@ -41,7 +41,7 @@ class Trainer:
         offload_optimizer: keep optimizer state in the host's memory, and update there; accelerators only.
         profile: write a profiler trace into the run directory.
         workers: processes that load data; 0 loads in the training process.
-        prefetch: batches that each of them fetches ahead.
+        prefetch: batches that each of them fetches ahead, all micro-batches of a step together.
     """
 
     max_steps: PositiveInt | None = None

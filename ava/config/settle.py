@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from ava.config.precision import DEFAULTS, SCALING, float8_options
+from ava.config.precision import DEFAULTS, SCALING, check_precision, float8_options
 from ava.config.schema import Config
+from ava.config.validate import gather
 from ava.errors import InputError
 from ava.optimization.precision.float8.training import check_float8
 from ava.optimization.precision.support import choose, refuse_unsupported
@@ -35,6 +36,8 @@ def settle(config: Config, device: torch.device) -> tuple[Config, list[str]]:
         idle: dict[str, Any] = {key: DEFAULTS[key] for key in SCALING if name != "fp16"}
         precision = dataclasses.replace(precision, **{"name": name, **idle})
         config = dataclasses.replace(config, precision=precision)
+        if problems := [*check_precision(config)]:
+            raise gather(problems)
         remarks.append(f"precision=auto takes {name}: {why}.")
     refuse_unsupported(precision.name, device, emulate=precision.emulate)
     if precision.name == "fp8":

@@ -83,7 +83,9 @@ def block_mask(number: Tensor) -> Any:
         return (number[batch, query] == number[batch, key]) & (key <= query)
 
     rows, length = number.shape
-    return create_block_mask(sees, rows, None, length, length, device=str(number.device))
+    # Uncompiled it makes (B, T, T) booleans; in a graph it is compiled with what is around it.
+    alone = not torch.compiler.is_compiling()
+    return create_block_mask(sees, rows, None, length, length, device=str(number.device), _compile=alone)
 
 
 @functools.cache
@@ -91,7 +93,7 @@ def _flex_attention() -> Any:
     """FlexAttention is a kernel only once it is compiled; as it stands it holds all scores."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=False)
+    return torch.compile(flex_attention)
 
 
 def _one_by_one(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, lengths: tuple[int, ...], dropout: float) -> Tensor:

@@ -24,7 +24,7 @@ from ava.distributed.world import World
 from ava.errors import InputError
 from ava.optimization.learning_rate.factors import Phase
 from ava.optimization.optimizers.roster import Roster
-from ava.optimization.snapshot import Snapshot, Stateful
+from ava.optimization.snapshot import Snapshot
 from ava.training.memory_host import free_memory, peak_resident, reset_peak, resident
 from ava.training.state import Run
 from ava.training.step import training_step
@@ -178,10 +178,8 @@ def trying(run: Run, limit: int | None) -> Iterator[Trials]:
     """
     meter = _meter(run, limit)
     _refuse_dialogue(run)
-    parts = (run.clip, run.surgery, run.policy)
-    kept = [part for part in parts if isinstance(part, Stateful)]
     # Copies in the host's memory, where they do not take what is being measured; a host's meter leaves them out.
-    snapshot = Snapshot(run.model, run.optimizer, *kept, device=torch.device("cpu"))
+    snapshot = Snapshot(run.model, run.optimizer, *run.stateful().values(), device=torch.device("cpu"))
     if isinstance(meter, HostMeter):
         meter.extra = snapshot.nbytes
     # What optimizers remember of the trials' tensors goes with this one; the snapshot puts their own back.
@@ -190,6 +188,10 @@ def trying(run: Run, limit: int | None) -> Iterator[Trials]:
     run.ema, run.scheduler = None, _Held()  # type: ignore[assignment]
     run.world, run.network = World(0, 1, run.world.device), run.model
     run.compilation, run.graphs = None, None
+    scaling = getattr(run.policy.float8, "scaling", None)
+    among_ranks = None if scaling is None else scaling.max_over_ranks
+    if scaling is not None:
+        scaling.max_over_ranks = None  # ranks try alone
     # Any step may be one that is looked at.
     every = {key: min(1, getattr(run.watch, key)) for key in ("statistics_every", "detail_every")}
     run.watch = dataclasses.replace(run.watch, **every)
@@ -198,6 +200,8 @@ def trying(run: Run, limit: int | None) -> Iterator[Trials]:
         yield Trials(run, meter)
     finally:
         vars(run).update(former)
+        if scaling is not None:
+            scaling.max_over_ranks = among_ranks
         run.optimizer.zero_grad(set_to_none=True)
         snapshot.restore()
         rng.restore(random)

@@ -11,6 +11,7 @@ What the compiler cannot do shows at the start too, before anything is written.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import time
@@ -103,11 +104,13 @@ def _check_mode(run: Run, mode: str) -> None:
 def _meet_all_sizes(run: Run, network: nn.Module) -> None:
     sizes = run.loader.batch_sizes()
     is_symbolic = sum(size > 1 for size in sizes) > 1
-    random = rng.capture()
+    # Layers with delayed scaling note the largest values that they see.
+    random, scales = rng.capture(), copy.deepcopy(run.policy.state_dict())
     with kept_buffers(run.model):
         for size in sizes:
             _meet(run, network, size, is_symbolic and size > 1)
     rng.restore(random)
+    run.policy.load_state_dict(scales)
 
 
 def _meet(run: Run, network: nn.Module, size: int, is_symbolic: bool) -> None:

@@ -85,7 +85,7 @@ def _losses(run: Run, window: Window, losses: Callable[..., dict[str, Tensor]]) 
     """The summed loss of each micro-batch, of the plain model: compiled ones have no second derivative."""
     for batch in window.batches:
         on_device = {name: tensor.to(run.world.device, non_blocking=True) for name, tensor in batch.items()}
-        with run.policy.careful():
+        with run.policy.autocast_without_fp16():
             parts = losses(run.model, on_device)
         yield functools.reduce(torch.add, parts.values())
 

@@ -44,6 +44,10 @@ class Capture(Protocol):
         """
         ...
 
+    def forget(self) -> None:
+        """Nothing that was recorded is used any more."""
+        ...
+
 
 class CudaCapture:
     """CUDA graphs that share one pool of memory; they draw random numbers where torch's generator of the device stands.
@@ -73,12 +77,17 @@ class CudaCapture:
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, pool=self._pool):
-                results = body()
+                # Not the graph behind them: its nodes would belong to the stream of the recording.
+                results = {name: part.detach() for name, part in body().items()}
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             problem = f"this model or task does what a CUDA graph cannot hold ({reason})."
             raise _refusal(problem, "It may read a value of the device. Set trainer.cuda_graphs=false.") from error
         return results, graph.replay
+
+    def forget(self) -> None:
+        """A pool may not be used again once its last graph is gone."""
+        self._pool = torch.cuda.graph_pool_handle()
 
 
 class Rerun:
@@ -93,6 +102,9 @@ class Rerun:
                 results[name].copy_(part.detach())
 
         return results, replay
+
+    def forget(self) -> None:
+        """Nothing is kept."""
 
 
 class _Recording:
@@ -131,6 +143,7 @@ class GraphedBackward:
         self.capture: Capture = CudaCapture(device) if capture is None else capture
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self._weight = torch.zeros((), device=device)
+        self._tensors = [*self.parameters, *model.buffers()]
         self._gradients: list[tuple[Tensor, Tensor]] | None = None
         self._recordings: dict[tuple[object, ...], _Recording] = {}
         self._addresses: tuple[int, ...] = ()
@@ -173,10 +186,11 @@ class GraphedBackward:
 
     def _recording_for(self, batch: Batch) -> _Recording | None:
         """The recording of this size, made if there may be one more; None computes as ever."""
-        addresses = tuple(tensor.data_ptr() for tensor in (*self.parameters, *self.model.buffers()))
+        addresses = tuple(map(Tensor.data_ptr, self._tensors))
         if addresses != self._addresses:  # what was recorded reads memory that is no longer the model's
             self._recordings.clear()
             self._addresses = addresses
+            self.capture.forget()
         key = (self.model.training, *((name, t.shape, t.stride(), t.dtype) for name, t in sorted(batch.items())))
         if key in self._recordings:
             return self._recordings[key]

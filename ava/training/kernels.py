@@ -28,14 +28,27 @@ def kernel_settings(cudnn_benchmark: bool = False, tf32: bool = False) -> Iterat
 
     Reference: https://docs.pytorch.org/docs/stable/notes/cuda.html#tensorfloat-32-tf32-on-ampere-and-later-devices
     """
-    before = cudnn.benchmark, torch.get_float32_matmul_precision(), cudnn.allow_tf32
-    newer = cuda.matmul.fp32_precision, mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
+    benchmark = cudnn.benchmark
+    switches = [cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul]  # type: ignore[attr-defined]
+    newer = [switch.fp32_precision for switch in switches]
+    older = _older()
     cudnn.benchmark = cudnn_benchmark
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     cudnn.allow_tf32 = tf32
     try:
         yield
     finally:
-        cudnn.benchmark, cudnn.allow_tf32 = before[0], before[2]
-        torch.set_float32_matmul_precision(before[1])
-        cuda.matmul.fp32_precision, mkldnn.matmul.fp32_precision = newer  # type: ignore[attr-defined]
+        cudnn.benchmark = benchmark
+        if older is not None:
+            cudnn.allow_tf32 = older[1]
+            torch.set_float32_matmul_precision(older[0])
+        for switch, value in zip(switches, newer, strict=True):
+            switch.fp32_precision = value
+
+
+def _older() -> tuple[str, bool] | None:
+    """What the older names say; None where somebody has used the newer ones, and torch refuses to answer."""
+    try:
+        return torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    except RuntimeError:
+        return None

@@ -19,7 +19,7 @@ from ava.optimization.learning_rate.finder.findings import Findings, examine
 from ava.optimization.learning_rate.finder.probes import FACTORS, Probe, course_of, probe_of
 from ava.optimization.learning_rate.finder.range_test import Curve, LRFinderConfig, RangeTest
 from ava.optimization.learning_rate.finder.rates import Rates
-from ava.optimization.snapshot import Snapshot, Stateful
+from ava.optimization.snapshot import Snapshot
 from ava.training.determinism import seed_everything
 from ava.training.state import Run
 from ava.training.step import StepReport, training_step
@@ -121,8 +121,7 @@ def _mean_loss(run: Run, report: StepReport) -> float:
 @contextmanager
 def _kept(run: Run) -> Iterator[None]:
     """Whatever happens within it, the run is afterwards what it was."""
-    parts = (run.clip, run.surgery, run.policy)
-    snapshot = Snapshot(run.model, run.optimizer, *(part for part in parts if isinstance(part, Stateful)))
+    snapshot = Snapshot(run.model, run.optimizer, *run.stateful().values())
     random = rng.capture()
     fields = ("scheduler", "loader", "ema", "step", "position")
     former = {name: getattr(run, name) for name in fields}

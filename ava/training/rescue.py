@@ -16,7 +16,7 @@ from typing import Any
 from ava import rng
 from ava.checkpoint.folder import latest
 from ava.errors import TrainingFailed
-from ava.optimization.snapshot import Snapshot, Stateful
+from ava.optimization.snapshot import Snapshot
 from ava.reporting.incidents import IncidentLog
 from ava.reporting.listener import Listener
 from ava.training.health import NonFinite
@@ -110,5 +110,5 @@ class Rescue:
 
 def _snapshot(run: Run) -> Snapshot:
     """Everything that a step changes, save counters, the position in the data and random numbers."""
-    parts = (run.scheduler, run.ema, run.clip, run.surgery, run.noise, run.policy)
-    return Snapshot(run.model, run.optimizer, *(part for part in parts if isinstance(part, Stateful)))
+    parts = [part for part in (run.scheduler, run.ema, run.noise) if part is not None]
+    return Snapshot(run.model, run.optimizer, *parts, *run.stateful().values())

@@ -112,6 +112,11 @@ class Run:
         """Where the next step lies in the schedule: "warmup", "main" or "cooldown"."""
         return self.scheduler.phase
 
+    def stateful(self) -> dict[str, Stateful]:
+        """What every step changes besides model, optimizer, schedule and averages; by its section in a checkpoint."""
+        parts = {"clip": self.clip, "surgery": self.surgery, "precision": self.policy}
+        return {name: part for name, part in parts.items() if isinstance(part, Stateful)}
+
     def state(self) -> dict[str, Any] | None:
         """What a checkpoint holds, by section; None on ranks other than 0, which only contribute to it."""
         random = self.world.gather(rng.capture())
@@ -137,9 +142,7 @@ class Run:
                 "noise": self.noise.state_dict(),
             },
         }
-        for name, part in (("clip", self.clip), ("surgery", self.surgery), ("precision", self.policy)):
-            if isinstance(part, Stateful) and (held := part.state_dict()):
-                sections[name] = held
+        sections |= {name: held for name, part in self.stateful().items() if (held := part.state_dict())}
         if self.ema is not None:
             sections["ema"] = self.ema.state_dict()
         if self.optimizer.speaks_of(AVERAGE):
@@ -179,8 +182,8 @@ class Run:
         self.nonfinite_in_a_row, self.rollbacks = progress.get("nonfinite_in_a_row", 0), progress.get("rollbacks", 0)
         if "noise" in progress:
             self.noise.load_state_dict(progress["noise"])
-        for name, part in (("clip", self.clip), ("surgery", self.surgery), ("precision", self.policy)):
-            if isinstance(part, Stateful) and name in sections:
+        for name, part in self.stateful().items():
+            if name in sections:
                 _load(name, functools.partial(part.load_state_dict, sections[name]))
         mine = sections["rng"].get(str(self.world.rank))
         if mine is not None:

@@ -77,7 +77,10 @@ def test_the_page_tells_what_broke_and_what_was_not_measured():
 
 
 def test_the_readme_has_every_target_as_not_measured():
-    readme = (Path(gpu.__file__).parents[2] / "docs/benchmarks/README.md").read_text(encoding="utf-8")
+    folder = Path(gpu.__file__).parents[2] / "docs/benchmarks"
+    if any(folder.glob("*.json")):
+        pytest.skip("there is a machine's own page")
+    readme = (folder / "README.md").read_text(encoding="utf-8")
     assert "\n".join(table({})) in readme
     assert "Nothing has been measured on a GPU yet" in readme
 

@@ -10,6 +10,7 @@ from ava.config.compose import compose
 from ava.config.settle import settle
 from ava.errors import InputError
 from ava.optimization.precision.support import choose
+from ava.training.kernels import kernel_settings
 
 CPU = torch.device("cpu")
 
@@ -57,3 +58,26 @@ def test_it_is_refused_before_data_is_read(tmp_path):
     text = ["data=text", "task=language_model", "model=gpt", f"path={tmp_path}"]
     with pytest.raises(InputError, match="TF32"):
         ava.train(["precision=tf32", "trainer.max_steps=1", *text])
+
+
+def test_what_auto_takes_is_checked_again(monkeypatch):
+    """On a GPU without bfloat16 auto takes fp16, whose gradients are scaled."""
+    monkeypatch.setattr("ava.config.settle.choose", lambda device: ("fp16", "it has no bfloat16"))
+    with pytest.raises(InputError, match="loss scale"):
+        settle(config("precision=auto", "optimizer.fused_backward=true", "clip=none"), CPU)
+
+
+@pytest.mark.parametrize("switch", ["cuda.matmul", "cudnn.conv", "mkldnn.matmul"])
+def test_kernel_settings_bear_switches_of_the_newer_kind(switch):
+    from torch import backends
+
+    where, name = switch.split(".")
+    held = getattr(getattr(backends, where), name)
+    before = held.fp32_precision
+    try:
+        held.fp32_precision = "ieee"
+        with kernel_settings(tf32=True):
+            pass
+        assert held.fp32_precision == "ieee"
+    finally:
+        held.fp32_precision = before

@@ -120,6 +120,17 @@ def test_compiling_changes_nothing_of_the_run():
     assert not any("_orig_mod" in name for name in run.model.state_dict())
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_compiling_leaves_delayed_scales_as_they_were():
+    """The stand-ins' values are not those of a training."""
+    options = ("precision=fp8", "precision.recipe=delayed", "precision.emulate=true")
+    run, _ = small_run("model=mlp", *options)
+    before = copy.deepcopy(run.policy.state_dict())
+    compiled(run, backend="eager")
+    after = run.policy.state_dict()
+    assert str(before) == str(after)
+
+
 @pytest.mark.parametrize("samples", [7, 16, 33, 64])
 @pytest.mark.parametrize(("batch_size", "accumulate", "ranks"), [(8, 1, 1), (8, 3, 1), (32, 5, 2), (5, 5, 3)])
 def test_the_plan_names_every_size(samples, batch_size, accumulate, ranks):

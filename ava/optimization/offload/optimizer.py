@@ -40,9 +40,9 @@ def offload_optimizer(optimizer: ComposedOptimizer, host: torch.device | str = "
     """
     key = "trainer.offload_optimizer"
     if not isinstance(optimizer, ComposedOptimizer):
-        raise InputError(f"moves the state of Ava's optimizers, not of {type(optimizer).__name__}.", key=key, value=True,
-                         hint="Take one from ava.optimization.get_optimizer.")  # fmt: skip
-    if "update" in vars(optimizer):
+        problem = f"moves the state of Ava's optimizers, not of {type(optimizer).__name__}."
+        raise InputError(problem, key=key, value=True, hint="Take one from ava.optimization.get_optimizer.")
+    if "load_state_dict" in vars(optimizer):
         raise InputError("its state is in host memory already.", key=key, value=True, hint="Offload it once.")
     if optimizer.fused is not None:
         problem = "updates once a step, but optimizer.fused_backward updates during the backward pass."

@@ -7,7 +7,6 @@ training step breaks its graph there, instead of following every rule through it
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -20,13 +19,13 @@ R = TypeVar("R")
 def outside_graphs(function: Callable[P, R]) -> Callable[P, R]:
     """The same function; within a compiled one it runs as it is.
 
-    `torch.compiler.disable` does the same, but imports the compiler, which takes 0.8 s that every run would pay.
+    What `torch.compiler.disable` makes takes 7 us a call, also where nothing is compiled.
     """
     disabled: list[Callable[P, R]] = []
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        if "torch._dynamo" not in sys.modules:
+        if not torch.compiler.is_compiling():
             return function(*args, **kwargs)
         if not disabled:
             disabled.append(torch.compiler.disable(function))  # type: ignore[no-untyped-call]

@@ -70,7 +70,7 @@ class LossScale:
         self.growth_interval = check("growth_interval", growth_interval, PositiveInt)
         self.floor = min(1.0, check("init_scale", init_scale, _Scale))
         self.scale = torch.full((), init_scale, dtype=torch.float32, device=device)
-        self._steps = torch.zeros((), dtype=torch.int64, device=device)
+        self._steps = torch.zeros((), dtype=torch.int32, device=device)
         self._overflows = torch.zeros((), dtype=torch.int64, device=device)
         self._underflow: Tensor | None = None
 
@@ -97,21 +97,17 @@ class LossScale:
         Args:
             found_inf: 0-dim, 1 where a gradient of any rank was not finite.
         """
-        overflowed = found_inf.to(self.scale.device).reshape(()) != 0
-        self._overflows += overflowed & (self.scale > self.floor)
-        steps = torch.where(overflowed, 0, self._steps + 1)
-        grows = steps >= self.growth_interval
-        larger = self.scale * self.growth_factor
-        grown = torch.where(grows & torch.isfinite(larger), larger, self.scale)
-        shrunk = (self.scale * self.backoff_factor).clamp(min=self.floor)
-        self.scale = torch.where(overflowed, shrunk, grown)
-        self._steps = torch.where(grows, 0, steps)
+        found = found_inf.to(self.scale.device).reshape(())
+        self._overflows += (found != 0) & (self.scale > self.floor)
+        options = self.growth_factor, self.backoff_factor, self.growth_interval
+        torch._amp_update_scale_(self.scale, self._steps, found.float(), *options)
+        self.scale.clamp_(min=self.floor)
 
     def reading(self, found_inf: Tensor) -> Reading:
         """What to tell of the step that is about to end: called before `update`."""
         at_floor = self.scale <= self.floor
         overflowed = (found_inf.to(self.scale.device).reshape(()) != 0) & ~at_floor
-        return Reading(self.scale, at_floor, self._overflows + overflowed, self._underflow)
+        return Reading(self.scale.clone(), at_floor, self._overflows + overflowed, self._underflow)
 
     def state_dict(self) -> dict[str, Any]:
         """The scale, the steps since it last changed, and the overflows so far."""
@@ -125,9 +121,8 @@ class LossScale:
         """Take up what `state_dict` gave."""
         device = self.scale.device
         self.scale = torch.as_tensor(state["scale"], dtype=torch.float32).to(device).clone()
-        self._steps, self._overflows = (
-            torch.as_tensor(state[name], dtype=torch.int64).to(device).clone() for name in ("steps", "overflows")
-        )
+        self._steps = torch.as_tensor(state["steps"], dtype=torch.int32).to(device).clone()
+        self._overflows = torch.as_tensor(state["overflows"], dtype=torch.int64).to(device).clone()
 
     def _share_too_small(self, gradients: list[Tensor]) -> Tensor:
         """Of the elements that are not 0; exact zeros are not counted: they may be meant."""

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 
 from ava.errors import InputError
 from ava.optimization.precision.loss_scale import LossScale, Reading
@@ -78,8 +78,8 @@ class Policy:
             return nullcontext()
         return torch.autocast(self.device_type, dtype=self.dtype)
 
-    def careful(self) -> AbstractContextManager[object]:
-        """As `autocast`, for gradients that no loss scale protects: float16 is left out."""
+    def autocast_without_fp16(self) -> AbstractContextManager[object]:
+        """As `autocast`, for gradients that no loss scale protects."""
         return nullcontext() if self.loss_scale is not None else self.autocast()
 
     @property
@@ -124,12 +124,14 @@ class Policy:
 
 
 def bf16_parameters(model: nn.Module) -> None:
-    """Make weights and buffers bfloat16, in place; batch norm keeps its own in float32.
+    """Make weights bfloat16, in place; normalisation over batches keeps its own, and all buffers theirs, in float32.
 
     Updates smaller than half the distance to the next bfloat16 number (1/256 of a weight) are lost unless the optimizer
     rounds stochastically.
     """
-    model.to(torch.bfloat16)
     for module in model.modules():
-        if isinstance(module, _BatchNorm):
-            module.float()
+        if isinstance(module, _NormBase):
+            continue
+        for parameter in module.parameters(recurse=False):
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.to(torch.bfloat16)

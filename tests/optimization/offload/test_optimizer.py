@@ -158,3 +158,13 @@ def test_refuses_what_it_cannot_do():
     begun.step()
     with pytest.raises(InputError, match="has state already"):
         offload_optimizer(begun)
+
+
+def test_what_cannot_be_moved_is_refused():
+    parameters = list(nn.Linear(4, 4).parameters())
+    with pytest.raises(InputError, match="not of AdamW"):
+        offload_optimizer(torch.optim.AdamW(parameters))
+    optimizer = get_optimizer("adamw")(parameters)
+    offload_optimizer(optimizer)
+    with pytest.raises(InputError, match="already"):
+        offload_optimizer(optimizer)

@@ -67,11 +67,13 @@ def test_only_float16_has_a_scale():
     assert Policy("bf16", "cpu").state_dict() == {}
 
 
-def test_batch_norm_keeps_float32():
+def test_batch_norm_and_buffers_keep_float32():
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.GroupNorm(2, 4))
+    model.register_buffer("table", torch.full((2,), 1 / 3))
     bf16_parameters(model)
     kinds = [{t.dtype for t in layer.state_dict().values() if t.is_floating_point()} for layer in model]
     assert kinds == [{torch.bfloat16}, {torch.float32}, {torch.bfloat16}]
+    assert torch.equal(model.table, torch.full((2,), 1 / 3))
     with Policy("bf16", "cpu").autocast():
         model(torch.ones(2, 1, 5, 5)).float().sum().backward()
     assert model[1].weight.grad.dtype is torch.float32
