@@ -45,20 +45,23 @@ def train(overrides: Sequence[str] = (), config_dirs: Sequence[str | Path] = ())
     return run(config, saved=plan)
 
 
-def load_exported(folder: str | Path, *, backend: str = "auto", device: str = "cpu") -> nn.Module:
+def load_exported(
+    folder: str | Path, *, backend: str = "auto", device: str = "cpu", plugins: Sequence[str] = ()
+) -> nn.Module:
     """Load the model that `ava export` wrote; nothing in the directory is executed.
 
     Args:
         folder: the directory.
         backend: what is to run quantized layers: "auto", "torch.ao" or "torchao".
         device: where the model is to run.
+        plugins: modules that the run was trained with: only those named here are imported.
 
     Returns:
         The model in evaluation mode.
 
     Raises:
-        ava.errors.InputError: it is no such directory, or nothing here runs it.
+        ava.errors.InputError: it is no such directory, it needs plugins, or nothing here runs it.
     """
     from ava.config.exporting import load_exported as load
 
-    return load(folder, backend=backend, device=device)
+    return load(folder, backend=backend, device=device, plugins=plugins)

@@ -17,7 +17,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +74,12 @@ def save(folder: Path, step: int, state: Mapping[str, Any], world_size: int | No
         ) from error
 
 
-def load(checkpoint: Path) -> dict[str, Any]:
-    """Read a checkpoint after verifying all of it.
+def load(checkpoint: Path, sections: Collection[str] | None = None) -> dict[str, Any]:
+    """Read a checkpoint after verifying all that is read.
 
     Args:
         checkpoint: a `step-N` folder, as `resolve` or `latest` give it.
+        sections: those to read, of those that are there; None reads all.
 
     Returns:
         The state given to `save`, with its tensors on the CPU.
@@ -87,9 +88,14 @@ def load(checkpoint: Path) -> dict[str, Any]:
         InputError: a file is missing, truncated, altered or of a newer format; names it.
     """
     files = manifest.read(checkpoint)["files"]
+    if sections is not None:
+        wanted = {STATE, *map(_file, sections)}
+        files = {name: about for name, about in files.items() if name in wanted}
     manifest.check(checkpoint, files)
     try:
         skeletons = json.loads((checkpoint / STATE).read_bytes())
+        if sections is not None:
+            skeletons = [(section, skeleton) for section, skeleton in skeletons if section in sections]
         return {section: restore(skeleton, _tensors(checkpoint, section, files)) for section, skeleton in skeletons}
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{checkpoint} cannot be read: {error!r}.", hint=manifest.REMEDY) from error

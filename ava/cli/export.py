@@ -78,6 +78,11 @@ def export(words: Sequence[str]) -> int:
     if options.type == "static" and options.format != "int8":
         hint = "Use --format int8, or leave --type out."
         raise InputError("only int8 rounds the inputs of layers.", key="--type", value="static", hint=hint)
+    if options.format == "safetensors":
+        for option, value, idle in (("backend", options.backend, "auto"), ("control", options.control, None)):
+            if value != idle:
+                problem = "nothing is quantized with --format safetensors."
+                raise InputError(problem, key=f"--{option}", value=value, hint=f"Leave --{option} out.")
     run, plugins = _split(options.overrides)
     _show(_export(options, run, plugins))
     return 0

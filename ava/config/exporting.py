@@ -27,6 +27,7 @@ from ava.config.saved import FILE, to_yaml
 from ava.config.trained import Trained, build_model, build_task, load_config
 from ava.data.source import ImageSpec, TokenSpec
 from ava.errors import InputError
+from ava.optimization.precision.quantization.device import usable_device
 from ava.optimization.precision.quantization.file import load_quantized, write_model
 from ava.optimization.precision.quantization.qat import BITS, prepare_qat
 from ava.optimization.precision.quantization.quantizer import ModelQuantizer
@@ -35,6 +36,7 @@ MODEL, ABOUT = "model.safetensors", "export.json"
 Activations = Literal["dynamic", "static"]
 _SPECS = {"ImageSpec": ImageSpec, "TokenSpec": TokenSpec}
 _CALIBRATION_BATCHES = 16
+_AGAIN = "Export the run again."
 
 
 @dataclass
@@ -178,7 +180,7 @@ def load_exported(
         folder: the directory that `ava export` wrote.
         backend: what is to run quantized layers: "auto", "torch.ao" or "torchao".
         device: where.
-        plugins: modules that the model needs.
+        plugins: modules that the model needs, as its run named them.
 
     Returns:
         The model in evaluation mode.
@@ -187,12 +189,28 @@ def load_exported(
         InputError: it is no such directory, or nothing here runs it.
     """
     folder = Path(folder)
+    usable_device(device)
+    about = _read_about(folder)
+    config = load_config(folder / FILE, plugins)
+    spec = _spec(about["spec"], folder) if about["spec"] is not None else build_task(config).data.spec
+    return load_quantized(build_model(config, spec), folder / MODEL, backend=backend, device=device)
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         problem = f"{folder} holds no exported model ({type(error).__name__})."
         raise InputError(problem, hint="Give a directory that `ava export` wrote.") from error
-    config = load_config(folder / FILE, plugins)
-    kept = about["spec"]
-    spec = _SPECS[kept["type"]](**kept["fields"]) if kept is not None else build_task(config).data.spec
-    return load_quantized(build_model(config, spec), folder / MODEL, backend=backend, device=device)
+    if not isinstance(about, dict) or "spec" not in about:
+        raise InputError(f"{folder / ABOUT} does not say what was exported.", hint=_AGAIN)
+    return about
+
+
+def _spec(kept: Any, folder: Path) -> Any:
+    """What the model has to be built for."""
+    try:
+        return _SPECS[kept["type"]](**kept["fields"])
+    except (KeyError, TypeError) as error:
+        problem = f"{folder / ABOUT} does not say what the model was built for ({type(error).__name__})."
+        raise InputError(problem, hint=_AGAIN) from error

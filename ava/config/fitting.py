@@ -12,6 +12,7 @@ from ava.config.launch import claimed, launched
 from ava.config.parts import build_run
 from ava.config.schema import Config, ResumePlan
 from ava.distributed.world import World
+from ava.errors import InputError
 from ava.training.batch_size import FoundBatch, find_accumulate
 from ava.training.batch_size import find_batch_size as largest_batch
 
@@ -30,6 +31,9 @@ def find_batch_size(config: Config, *, saved: ResumePlan | None, limit: int | No
     Raises:
         InputError: as `run`, or nothing fits.
     """
+    if config.trainer.accumulate == "auto":
+        problem = "asks for the fewest micro-batches of trainer.batch_size; this looks for the largest batch."
+        raise InputError(problem, key="trainer.accumulate", value="auto", hint="Give a number, or leave it out.")
     with launched(config) as (config, world, _):
         training, _ = build_run(uncompiled(config), world)
         if saved is not None:
@@ -55,7 +59,8 @@ def fit_accumulate(config: Config, world: World) -> tuple[Config, list[str]]:
     training, _ = build_run(uncompiled(config), world)
     number = find_accumulate(training)
     share = -(-config.trainer.batch_size // (world.size * number))
-    said = f"trainer.accumulate=auto: {number} micro-batch(es) of up to {share} samples on each rank fit into memory."
+    parts = "one micro-batch" if number == 1 else f"{number} micro-batches"
+    said = f"trainer.accumulate=auto: {parts} of up to {share} samples on each rank will fit into memory."
     return dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, accumulate=number)), [said]
 
 

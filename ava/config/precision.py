@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ava.config.schema import Config
-from ava.config.sections import Precision
+from ava.config.sections import Precision, Trainer
 from ava.errors import InputError
 
 DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Precision)}
@@ -44,7 +44,7 @@ def _idle(precision: Precision) -> Iterator[InputError]:
             value = getattr(precision, key)
             if value != DEFAULTS[key]:
                 problem = f"belongs to precision={owner} and changes nothing with precision={name}."
-                yield InputError(problem, key=f"precision.{key}", value=value, hint="Leave it out.")
+                yield InputError(problem, key=f"precision.{key}", value=_spelt(value), hint="Leave it out.")
     for key in _OF_DELAYED if precision.recipe != "delayed" else ():
         value = getattr(precision, key)
         if value == DEFAULTS[key]:
@@ -55,6 +55,11 @@ def _idle(precision: Precision) -> Iterator[InputError]:
         )
         hint = "Set precision=fp8 precision.recipe=delayed, or leave it out."
         yield InputError(problem, key=f"precision.{key}", value=value, hint=hint)
+
+
+def _spelt(value: Any) -> Any:
+    """As it was typed."""
+    return f"[{','.join(value)}]" if isinstance(value, tuple) else value
 
 
 def _parameters(config: Config) -> Iterator[InputError]:
@@ -87,7 +92,7 @@ def _together(config: Config) -> Iterator[InputError]:
         ),
         (
             precision.qat is not None and precision.name == "fp8", "precision.qat", precision.qat,
-            "and precision=fp8 both replace the linear layers.", "Set precision=bf16.",
+            "replaces the linear layers, and so does precision=fp8.", "Set precision=bf16.",
         ),
         (
             precision.qat is not None and precision.parameters == "bf16", "precision.qat", precision.qat,
@@ -105,6 +110,10 @@ def check_speed(config: Config) -> Iterator[InputError]:
     trainer = config.trainer
     graphs, mode = trainer.cuda_graphs, trainer.compile_mode
     clashes = (
+        (
+            trainer.prefetch != Trainer.prefetch and trainer.workers == 0, "prefetch", trainer.prefetch,
+            "says how far each worker fetches ahead, and trainer.workers=0 has none.", "Add `trainer.workers=2`.",
+        ),
         (
             trainer.deterministic and trainer.cudnn_benchmark, "cudnn_benchmark", True,
             "picks kernels by their speed, and trainer.deterministic=true wants the same ones each time.",

@@ -93,9 +93,9 @@ class Precision:
     name: Literal["fp32", "tf32", "bf16", "fp16", "fp8", "auto"] = "fp32"
     parameters: Literal["fp32", "bf16"] = "fp32"
     init_scale: Annotated[float, Gt(0), Le(2.0**127)] = 65536.0
-    growth_factor: Annotated[float, Gt(1)] = 2.0
+    growth_factor: Annotated[float, Gt(1), Le(65536.0)] = 2.0
     backoff_factor: Annotated[float, Gt(0), Lt(1)] = 0.5
-    growth_interval: PositiveInt = 2000
+    growth_interval: Annotated[int, Gt(0), Lt(2**31)] = 2000
     recipe: Literal["tensorwise", "rowwise", "rowwise_with_gw_hp", "delayed"] = "tensorwise"
     fp8_format: Literal["e4m3", "e5m2", "hybrid"] = "hybrid"
     margin: NonNegativeInt = 0

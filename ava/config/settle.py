@@ -10,6 +10,7 @@ import torch
 
 from ava.config.precision import DEFAULTS, SCALING, check_precision, float8_options
 from ava.config.schema import Config
+from ava.config.sections import Precision
 from ava.config.validate import gather
 from ava.errors import InputError
 from ava.optimization.precision.float8.training import check_float8
@@ -33,12 +34,15 @@ def settle(config: Config, device: torch.device) -> tuple[Config, list[str]]:
                 f"needs precision=bf16, and precision=auto takes {name} here: {why}.",
                 key="precision.parameters", value="bf16", hint="Leave it out.",
             )  # fmt: skip
+        if name != "fp16":
+            given = [f"precision.{key}={getattr(precision, key)}" for key in SCALING if _differs(precision, key)]
+            remarks += [f"{', '.join(given)} changes nothing: {name} has no loss scale."] if given else []
         idle: dict[str, Any] = {key: DEFAULTS[key] for key in SCALING if name != "fp16"}
         precision = dataclasses.replace(precision, **{"name": name, **idle})
         config = dataclasses.replace(config, precision=precision)
         if problems := [*check_precision(config)]:
             raise gather(problems)
-        remarks.append(f"precision=auto takes {name}: {why}.")
+        remarks.insert(0, f"precision=auto takes {name}: {why}.")
     refuse_unsupported(precision.name, device, emulate=precision.emulate)
     if precision.name == "fp8":
         of_fp8 = {key: value for key, value in float8_options(precision).items() if key not in ("include", "exclude")}
@@ -46,6 +50,10 @@ def settle(config: Config, device: torch.device) -> tuple[Config, list[str]]:
     for problem in _of_accelerators(config, device):
         raise problem
     return config, remarks
+
+
+def _differs(precision: Precision, key: str) -> bool:
+    return bool(getattr(precision, key) != DEFAULTS[key])
 
 
 def _of_accelerators(config: Config, device: torch.device) -> Iterator[InputError]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ava import registry
-from ava.checkpoint.checkpoint import latest, load, steps
+from ava.checkpoint.checkpoint import latest, load, read_manifest, steps
 from ava.checkpoint.folder import resolve
 from ava.config.plugins import load_plugins
 from ava.config.saved import FILE, load_saved, read_saved
@@ -93,11 +93,7 @@ def load_trained(
     seed_everything(config.seed)
     task = build_task(config)
     model = build_model(config, task.data.spec)
-    state = load(folder)
-    section = next((name for name in ("averaged", "ema", "model") if name in state), None)
-    if section is None:
-        raise InputError(f"{folder} holds no weights: it was not written by a training run.")
-    weights = state[section]["averages"] if section == "ema" else state[section]
+    section, weights = _read_weights(folder, run)
     try:
         if section == "ema":
             _load_averages(model, weights)
@@ -127,7 +123,7 @@ def choose_checkpoint(path: Path, which: str | None) -> tuple[Path, Path]:
     if which == "latest":
         return newest, run
     if which in (None, "best"):
-        best = load(newest)["progress"]["best"]
+        best = _read(newest, "progress", run)["best"]
         if best is not None and best[1] in known:
             return known[best[1]], run
         if which is None:
@@ -158,7 +154,7 @@ def load_config(path: Path, plugins: Sequence[str]) -> Config:
     missing = [str(plugin) for plugin in needed if plugin not in plugins]
     if missing:
         problem = f"the run needs the plugins {', '.join(missing)}, which a file cannot import."
-        raise InputError(problem, hint=f"Add `plugins=[{','.join(map(str, needed))}]`.")
+        raise InputError(problem, hint=f"Add `plugins=[{','.join(map(str, needed))}]`, in Python `plugins={needed}`.")
     load_plugins(plugins)
     return load_saved(path)
 
@@ -168,6 +164,34 @@ def build_task(config: Config) -> Task:
     data = registry.data[config.data.name].load()(config.seed, **config.data.options)
     task: Task = registry.task[config.task.name].load()(data, **config.task.options)
     return task
+
+
+def _read_weights(folder: Path, run: Path) -> tuple[str, dict[str, Tensor]]:
+    """The weights that were evaluated, and the section that holds them."""
+    try:
+        files = read_manifest(folder)["files"]
+    except InputError as error:
+        raise _with_remedy(error, run) from None
+    section = next((name for name in ("averaged", "ema", "model") if f"{name}.safetensors" in files), None)
+    if section is None:
+        raise InputError(f"{folder} holds no weights: it was not written by a training run.")
+    state = _read(folder, section, run)
+    return section, state["averages"] if section == "ema" else state
+
+
+def _read(folder: Path, section: str, run: Path) -> dict[str, Any]:
+    """One section of a checkpoint: damage to the others does not matter."""
+    try:
+        state: dict[str, Any] = load(folder, [section])[section]
+    except InputError as error:
+        raise _with_remedy(error, run) from None
+    return state
+
+
+def _with_remedy(error: InputError, run: Path) -> InputError:
+    """The same error of a checkpoint, told what to do where no run is resumed."""
+    others = ", ".join(f"step-{step}" for step in steps(run / "checkpoints"))
+    return InputError(error.problem, hint=f"Take another checkpoint with --checkpoint; there are: {others}.")
 
 
 def _load_averages(model: nn.Module, averages: Mapping[str, Tensor]) -> None:

@@ -82,6 +82,8 @@ class Accounting:
     def _count(self, batch: Batch) -> None:
         """Count the operations of one sample's forward pass; a model that cannot be asked so stays unknown."""
         run, rows = self.run, len(next(iter(batch.values())))
+        # All pairs of tokens count, whichever documents stand in this row.
+        batch = {name: part for name, part in batch.items() if name != "documents"}
         one = {
             name: (part[:1] if part.dim() and len(part) == rows else part).to(run.world.device)
             for name, part in batch.items()

@@ -71,7 +71,7 @@ def _chosen(model: nn.Module, how: How) -> list[nn.Module]:
     period = 1 if isinstance(how, str) else int(how)
     if period > len(blocks):
         raise InputError(
-            f"recomputes every {period}th block, and {type(model).__name__} has {len(blocks)}.", key=key, value=how,
+            f"recomputes one block in {period}, and {type(model).__name__} has {len(blocks)}.", key=key, value=how,
             hint=f"Give a number from 1 (every block) to {len(blocks)} (the last).",
         )  # fmt: skip
     return list(blocks)[period - 1 :: period]

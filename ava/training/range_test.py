@@ -7,6 +7,7 @@ before, also where the test breaks off.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ from ava.training.determinism import seed_everything
 from ava.training.state import Run
 from ava.training.step import StepReport, training_step
 
+MOST_OVERFLOWS = 128
+"""From the largest loss scale down to 1 by halves."""
+
 
 def search_lr(run: Run, config: LRFinderConfig, num_seeds: int = 1) -> Findings:
     """Find a learning rate: range tests, and where the method wants them, short trainings around what they suggest.
@@ -39,11 +43,12 @@ def search_lr(run: Run, config: LRFinderConfig, num_seeds: int = 1) -> Findings:
     Raises:
         InputError: the optimizer chooses its own rate.
     """
-    findings = examine(range_test(run, config, num_seeds), config)
-    if config.method != "probes" or findings.refusal is not None:
-        return findings
-    middle = findings.suggestions["valley"].lr
-    return findings.with_probes([probe(run, middle * factor, config.probe_steps) for factor in FACTORS])
+    with _settled_scale(run):
+        findings = examine(range_test(run, config, num_seeds), config)
+        if config.method != "probes" or findings.refusal is not None:
+            return findings
+        middle = findings.suggestions["valley"].lr
+        return findings.with_probes([probe(run, middle * factor, config.probe_steps) for factor in FACTORS])
 
 
 def probe(run: Run, lr: float, num_steps: int) -> Probe:
@@ -110,6 +115,28 @@ class _Held:
 
     def step(self, skipped: bool | torch.Tensor = False) -> None:
         """Nothing: the rate of the next step is set when that comes."""
+
+
+@contextmanager
+def _settled_scale(run: Run) -> Iterator[None]:
+    """Within it the loss scale is one that does not overflow at first: steps that are skipped say nothing of a rate."""
+    scale = run.policy.loss_scale
+    if scale is None:
+        yield
+        return
+    before = scale.state_dict()
+    with _kept(run):
+        run.scheduler = _Held()  # type: ignore[assignment]
+        run.network.train()
+        for window in itertools.islice(run.loader.windows(run.position), MOST_OVERFLOWS):
+            if not bool(training_step(run, window).health.found_inf):
+                break
+        settled = scale.state_dict()
+    scale.load_state_dict(settled)
+    try:
+        yield
+    finally:
+        scale.load_state_dict(before)
 
 
 def _mean_loss(run: Run, report: StepReport) -> float:

@@ -147,6 +147,9 @@ REFUSED = {
     "there already": (["run", "--format", "int8", "--output", "run/checkpoints"], "--force"),
     "not an export": (["run", "--format", "int8", "--output", "run/checkpoints", "--force"], "is no export"),
     "control": (["run", "--format", "int8", "--control", "absent"], "--control=absent"),
+    "2 bits by torchao": (["run", "--format", "int2", "--backend", "torchao"], "no kernel for 2 bits"),
+    "idle backend": (["run", "--format", "safetensors", "--backend", "torchao"], "Leave --backend out"),
+    "idle control": (["run", "--format", "safetensors", "--control", "run"], "Leave --control out"),
 }
 
 
@@ -177,3 +180,68 @@ def test_plugins_have_to_be_named(here, run, forgetful, capfd):
 def test_a_directory_that_is_no_export_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds no exported model"):
         ava.load_exported(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("exports") / "plain"
+    assert main(["export", str(trained), "--format", "safetensors", "--output", str(folder)]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("about", ["{}", "[1]", '{"spec": 3}', '{"spec": {"type": "ImageSpec", "fields": {"a": 1}}}'])
+def test_a_broken_export_is_refused(exported, tmp_path, about):
+    folder = Path(shutil.copytree(exported, tmp_path / "broken"))
+    (folder / "export.json").write_text(about)
+    with pytest.raises(InputError, match=r"export\.json does not say .* Export the run again"):
+        ava.load_exported(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"device": "bogus"}, "device=bogus"), ({"device": "cuda:99"}, "no such GPU"), ({"backend": "bogus"}, "backend")],
+    ids=["device", "absent device", "backend"],
+)
+def test_what_cannot_run_an_export_is_refused(exported, options, words):
+    with pytest.raises(InputError, match=words):
+        ava.load_exported(exported, **options)
+
+
+PLUGIN = """
+from torch import nn
+from ava.registry import PositiveInt, model
+
+@model(kind="images")
+def of_a_plugin(spec, /, width: PositiveInt = 32):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
+"""
+
+
+def test_an_export_of_a_plugins_model_is_loaded_with_the_plugin(here, run, exported, forgetful, monkeypatch):
+    monkeypatch.syspath_prepend(here)
+    (here / "exported_parts.py").write_text(PLUGIN)
+    ava.train([
+        "plugins=[exported_parts]", "task=digits", "model=of_a_plugin", "trainer.max_steps=2", "logger=[]",
+        "run_dir=with_plugin",
+    ])  # fmt: skip
+    words = ["export", "with_plugin", "--format", "int8", "plugins=[exported_parts]"]
+    assert main(words) == 0
+    with pytest.raises(InputError, match=r"in Python `plugins=\['exported_parts'\]`"):
+        ava.load_exported("with_plugin/export/int8")
+    model = ava.load_exported("with_plugin/export/int8", plugins=["exported_parts"])
+    assert model(inputs()).shape == (32, 10)
+
+
+def test_only_the_weights_that_are_exported_have_to_be_whole(run, capfd):
+    """Damage to what a run goes on from does not matter; damage to them names another checkpoint."""
+    newest = run / "checkpoints" / "step-40"
+    words = ["export", str(run), "--format", "safetensors", "--checkpoint", "latest"]
+    for name in ("optimizer.safetensors", "model.safetensors"):
+        (newest / name).write_bytes(b"damaged")
+    assert main(words) == 0  # the averages are whole
+    (newest / "ema.safetensors").write_bytes(b"damaged")
+    assert main([*words, "--force"]) == 2
+    said = capfd.readouterr().err
+    assert "ema.safetensors is truncated" in said
+    assert "--checkpoint; there are: step-" in said
+    assert main([*words[:-1], "step-30", "--force"]) == 0

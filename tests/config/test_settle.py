@@ -81,3 +81,9 @@ def test_kernel_settings_bear_switches_of_the_newer_kind(switch):
         assert held.fp32_precision == "ieee"
     finally:
         held.fp32_precision = before
+
+
+def test_what_auto_does_not_need_is_said(monkeypatch):
+    monkeypatch.setattr("ava.config.settle.choose", lambda device: ("bf16", "it can"))
+    _, remarks = settle(config("precision=auto", "precision.init_scale=8"), CPU)
+    assert remarks[1] == "precision.init_scale=8.0 changes nothing: bf16 has no loss scale."

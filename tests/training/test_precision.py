@@ -15,7 +15,7 @@ from ava.optimization.learning_rate.finder.range_test import LRFinderConfig
 from ava.reporting.incidents import IncidentLog
 from ava.reporting.metrics import MetricsLog
 from ava.training.loop import Trainer
-from ava.training.range_test import range_test
+from ava.training.range_test import range_test, search_lr
 from ava.training.step import training_step
 from tests.training.helpers import small_run, weights
 
@@ -28,7 +28,7 @@ def steps(run, number):
 
 
 def trained(tmp_path, *overrides, damage=None):
-    run, plan = small_run("trainer.log_every=1", "precision=fp16", *overrides)
+    run, plan = small_run("trainer.log_every=1", "precision=fp16", "model=mlp", *overrides)
     if damage is not None:
         images = run.loader.split.images.clone()
         images[damage] = float("nan")
@@ -195,6 +195,10 @@ def test_16_bit_weights_train_with_stochastic_rounding():
         (("precision=fp8", "precision.emulate=true", "precision.qat=int8"), "linear layers"),
         (("trainer.deterministic=true", "trainer.cudnn_benchmark=true"), "deterministic"),
         (("trainer.compile_mode=max-autotune",), "compile=false"),
+        (("trainer.prefetch=9",), "workers=0"),
+        (("precision=fp16", "precision.growth_interval=99999999999999999999999"), "growth_interval"),
+        (("precision=fp16", "precision.growth_factor=1e39"), "growth_factor"),
+        (("precision.include=[a]",), r"precision.include=\[a\]"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -229,3 +233,16 @@ def test_anomaly_looks_past_overflows_of_the_scale(scale):
     run.parameters[0].register_hook(lambda g: g / 0)
     with pytest.raises(NonFiniteOperation):
         steps(run, 1)
+
+
+def test_the_finder_does_not_search_in_steps_that_overflow():
+    """Its probes would not differ, and its rate would rise over steps that do nothing."""
+    found = []
+    for scale in (HUGE, "precision.init_scale=128"):
+        run, _ = small_run("precision=fp16", scale, "model=mlp")
+        before = copy.deepcopy(run.policy.state_dict())
+        findings = search_lr(run, LRFinderConfig(num_steps=30, probe_steps=10))
+        assert run.policy.state_dict() == before
+        assert len({probe.loss for probe in findings.probes}) == len(findings.probes)
+        found.append(findings.chosen.lr)
+    assert found[0] == pytest.approx(found[1], rel=0.3)

@@ -18,13 +18,13 @@ from annotated_types import Gt, Le, Lt
 from torch import Tensor
 
 from ava.optimization.options import check
-from ava.registry import PositiveInt
 
 SMALLEST_NORMAL = torch.finfo(torch.float16).smallest_normal
 """2^-14; below it float16 loses digits, and below 2^-24 everything."""
 
 _Scale = Annotated[float, Gt(0), Le(2.0**127)]
-_MoreThanOne = Annotated[float, Gt(1)]
+_Growth = Annotated[float, Gt(1), Le(65536.0)]
+_Interval = Annotated[int, Gt(0), Lt(2**31)]
 _Share = Annotated[float, Gt(0), Lt(1)]
 
 
@@ -65,9 +65,9 @@ class LossScale:
         self, device: torch.device | str = "cpu", *, init_scale: float = 65536.0, growth_factor: float = 2.0,
         backoff_factor: float = 0.5, growth_interval: int = 2000,
     ) -> None:  # fmt: skip
-        self.growth_factor = check("growth_factor", growth_factor, _MoreThanOne)
+        self.growth_factor = check("growth_factor", growth_factor, _Growth)
         self.backoff_factor = check("backoff_factor", backoff_factor, _Share)
-        self.growth_interval = check("growth_interval", growth_interval, PositiveInt)
+        self.growth_interval = check("growth_interval", growth_interval, _Interval)
         self.floor = min(1.0, check("init_scale", init_scale, _Scale))
         self.scale = torch.full((), init_scale, dtype=torch.float32, device=device)
         self._steps = torch.zeros((), dtype=torch.int32, device=device)
