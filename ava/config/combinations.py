@@ -127,12 +127,8 @@ def _surgery(config: Config) -> Iterator[InputError]:
         yield InputError(problem, key="optimizer.sam_rho", value=rho, hint="Leave one of them out.")
     if options["level"] == "features" and trainer.accumulate != 1:
         problem = f"compares features over all samples, but trainer.accumulate={trainer.accumulate} cuts them up."
-        yield InputError(
-            problem,
-            key="surgery.level",
-            value="features",
-            hint="Use surgery.level=parameters, or trainer.accumulate=1.",
-        )
+        hint = "Use surgery.level=parameters, or trainer.accumulate=1."
+        yield InputError(problem, key="surgery.level", value="features", hint=hint)
     if trainer.activation_checkpointing == "selective" and options["level"] == "parameters":
         problem = "keeps results for one backward pass, and surgery.level=parameters takes one for each objective."
         hint = "Use trainer.activation_checkpointing=true, or surgery.level=features."

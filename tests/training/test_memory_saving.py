@@ -137,7 +137,7 @@ def test_attention_that_drops_out_is_not_kept():
 @pytest.mark.parametrize(
     ("how", "told"),
     [
-        (5, "recomputes every 5th block, and GPT has 4. Give a number from 1"),
+        (5, "recomputes one block in 5, and GPT has 4. Give a number from 1"),
         (0, "must be true, false, a number from 1, full or selective"),
         ("all", "trainer.activation_checkpointing=all: must be true, false"),
     ],
