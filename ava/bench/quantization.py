@@ -146,7 +146,7 @@ def measure(chosen: list[Arm], width: int, rounds: int) -> list[dict[str, Any]]:
 
 
 def _row(
-    arm: Arm, mine: dict[int, list[float]], base: dict[int, list[float]], size: float, error: float
+    arm: Arm, mine: dict[int, list[float]], base: dict[int, list[float]], size: float, error: float | None
 ) -> dict[str, Any]:
     # Targets are for the fastest implementation, which `auto` takes.
     target = {} if arm.format == "int8 dynamic" and arm.backend != "torch.ao" else TARGETS.get(arm.format, {})
@@ -155,7 +155,7 @@ def _row(
         ratio = statistics.median(theirs / ours for ours, theirs in zip(mine[batch], base[batch], strict=True))
         row[f"ms_{batch}"] = round(statistics.median(mine[batch]) * 1e3, 2)
         row[f"ratio_{batch}"], row[f"target_{batch}"] = round(ratio, 2), target.get(str(batch))
-    row |= {"size": round(size, 4), "target_size": target.get("size"), "error": float(f"{error:.2g}")}
+    row |= {"size": round(size, 4), "target_size": target.get("size"), "error": error and float(f"{error:.2g}")}
     return row | {"rounds": len(mine[BATCHES[0]])}
 
 

@@ -122,6 +122,8 @@ class GPT(nn.Module):
         if targets is None:
             logits_BTV: torch.Tensor = self.head(hidden_BTC)
             return logits_BTV
+        if type(self.head) is not nn.Linear and not torch.is_grad_enabled():
+            return self._evaluated(hidden_BTC.flatten(0, 1), targets.flatten(), chunk)
         if type(self.head) is not nn.Linear:
             raise InputError(
                 f"its products go around the output layer, which {type(self.head).__name__} has replaced.",
@@ -130,6 +132,14 @@ class GPT(nn.Module):
         return linear_cross_entropy(
             hidden_BTC.flatten(0, 1), self.head.weight, targets.flatten(), ignore_index=IGNORED, chunk=chunk
         )
+
+    def _evaluated(self, hidden: torch.Tensor, targets: torch.Tensor, chunk: int) -> torch.Tensor:
+        """The same loss through whatever the output layer is, such as a quantized one."""
+        loss = torch.zeros((), device=hidden.device)
+        for rows, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True):
+            logits = self.head(rows).float()
+            loss += nn.functional.cross_entropy(logits, wanted, ignore_index=IGNORED, reduction="sum")
+        return loss
 
     def _hidden(self, inputs: torch.Tensor, documents: torch.Tensor | None) -> torch.Tensor:
         """What the output layer gets: (B, T, C)."""

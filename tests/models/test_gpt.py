@@ -8,6 +8,7 @@ import torch
 from ava.data.source import TokenSpec
 from ava.errors import InputError
 from ava.models.gpt import GPT, PRESETS
+from ava.optimization import ModelQuantizer
 
 BYTES = TokenSpec(vocab_size=256, context=256)
 SPEC = TokenSpec(vocab_size=20, context=12)
@@ -130,3 +131,20 @@ def test_odd_heads_work_with_learned_positions():
 def test_a_sequence_beyond_the_context_is_refused():
     with pytest.raises(InputError, match="13 tokens is longer than the context of 12"):
         small()(torch.zeros(1, 13, dtype=torch.long))
+
+
+@torch.no_grad()
+def test_a_quantized_head_is_evaluated_in_chunks_too():
+    torch.manual_seed(0)
+    model = GPT(TokenSpec(vocab_size=256, context=32), preset="1m", layers=1, tied_embeddings=False)
+    quantized = ModelQuantizer(model).quantize()
+    tokens = torch.randint(0, 256, (2, 33))
+    inputs, targets = tokens[:, :-1], tokens[:, 1:].clone()
+    targets[0, :5] = -100
+    expected = torch.nn.functional.cross_entropy(
+        quantized(inputs).flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum"
+    )
+    torch.testing.assert_close(quantized(inputs, targets, chunk=64), expected)
+    torch.testing.assert_close(quantized(inputs, targets, chunk=7), expected, rtol=1e-3, atol=0)
+    with torch.enable_grad(), pytest.raises(InputError, match="has replaced"):
+        quantized(inputs, targets, chunk=7)

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from ava.errors import InputError
-from ava.optimization.precision.float8.hardware import has_float8
+from ava.optimization.precision.float8 import hardware
+from ava.optimization.precision.float8.hardware import named
 
 NAMES = ("fp32", "tf32", "bf16", "fp16", "fp8")
 """The policies, "auto" aside."""
@@ -30,17 +31,14 @@ def obstacle(name: str, device: torch.device, *, emulate: bool = False) -> str |
     if name == "fp32":
         return None
     if name == "tf32":
-        return None if _has_tf32(device) else f"TF32 is a format of NVIDIA GPUs since Ampere, not of {_called(device)}"
+        return None if _has_tf32(device) else f"TF32 is a format of NVIDIA GPUs since Ampere, not of {named(device)}"
     if not torch.amp.is_autocast_available(device.type):
-        return f"torch has no autocast for {_called(device)}"
+        return f"torch has no autocast for {named(device)}"
     if name == "bf16":
-        return None if _has_bf16(device) else f"{_called(device)} does not compute in bfloat16"
+        return None if _has_bf16(device) else f"{named(device)} does not compute in bfloat16"
     if name == "fp16":
-        return None if device.type in ("cuda", "cpu", "xpu") else f"{_called(device)} has no float16 autocast"
-    if emulate or has_float8(device):
-        return None
-    gpus = "an NVIDIA GPU of compute capability 8.9 or newer (Hopper: H100, H200) or an AMD MI300"
-    return f"FP8 needs {gpus}, not {_called(device)}"
+        return None if device.type in ("cuda", "cpu", "xpu") else f"{named(device)} has no float16 autocast"
+    return None if emulate else hardware.obstacle(device)
 
 
 def supported(device: torch.device) -> list[str]:
@@ -81,10 +79,10 @@ def choose(device: torch.device) -> tuple[str, str]:
             return "bf16", "this processor multiplies in bfloat16, which needs no loss scale"
         return "fp32", "this processor has no instructions that multiply in bfloat16, which would only be slower"
     if obstacle("bf16", device) is None:
-        return "bf16", f"{_called(device)} computes in bfloat16, which needs no loss scale (fp8 pays in wide layers)"
+        return "bf16", f"{named(device)} computes in bfloat16, which needs no loss scale (fp8 pays in wide layers)"
     if obstacle("fp16", device) is None:
-        return "fp16", f"{_called(device)} has no bfloat16, so float16 with a loss scale"
-    return "fp32", f"{_called(device)} has no autocast to 16 bits"
+        return "fp16", f"{named(device)} has no bfloat16, so float16 with a loss scale"
+    return "fp32", f"{named(device)} has no autocast to 16 bits"
 
 
 def _has_tf32(device: torch.device) -> bool:
@@ -104,9 +102,3 @@ def _multiplies_bf16() -> bool:
     except OSError:
         return False
     return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(words)
-
-
-def _called(device: torch.device) -> str:
-    if device.type == "cuda" and torch.cuda.is_available():
-        return torch.cuda.get_device_name(device)
-    return f"the device {device.type!r}"

@@ -99,4 +99,5 @@ def _multiply(a: Cast, b: Cast, out_dtype: torch.dtype, native: bool, fast: bool
 def _amax(tensor: Tensor) -> Tensor:
     """The largest magnitude, 0-dim float32, in one pass; NaN and infinity come through."""
     low, high = torch.aminmax(tensor)
-    return torch.maximum(-low, high).float()
+    # `-low` would make a negative zero of a tensor of zeros, and a scale of minus infinity of that.
+    return torch.maximum(low.abs(), high.abs()).float()

@@ -58,8 +58,8 @@ def select(
             skipped[name] = "excluded"
         elif name in impossible:
             if _matches(name, include):
-                raise InputError(f"{name} cannot be converted: it {impossible[name]}.", key="precision.include",
-                                 value=", ".join(include), hint="Leave it out.")  # fmt: skip
+                problem = f"{_called(name)} cannot be converted: it {impossible[name]}."
+                raise InputError(problem, key="precision.include", value=", ".join(include), hint="Leave it out.")
             skipped[name] = impossible[name]
         elif _matches(name, include):
             converted.append(name)
@@ -68,7 +68,7 @@ def select(
         else:
             converted.append(name)
     if not converted:
-        raise _nothing(skipped)
+        raise _nothing(skipped, impossible)
     return Selection(converted, skipped)
 
 
@@ -148,14 +148,27 @@ def _matches(name: str, globs: tuple[str, ...]) -> bool:
 def _check_globs(key: str, globs: tuple[str, ...], linears: dict[str, nn.Linear]) -> None:
     for glob in globs:
         if not any(fnmatchcase(name, glob) for name in linears):
-            close = nearest(glob, linears) or f"There are: {', '.join(list(linears)[:8])}, ..."
+            names, more = list(map(_called, linears)), ", ..." if len(linears) > 8 else "."
+            close = nearest(glob, linears) or f"There are: {', '.join(names[:8]) or 'none'}{more}"
             raise InputError("no linear layer has such a name.", key=key, value=glob, hint=close)
 
 
-def _nothing(skipped: dict[str, str]) -> InputError:
-    shown = "; ".join(f"{name} {reason}" for name, reason in list(skipped.items())[:3])
+def _called(name: str) -> str:
+    return name or "the only layer"
+
+
+def _nothing(skipped: dict[str, str], impossible: dict[str, str]) -> InputError:
+    """Nothing is left to convert; with the remedies that there are for these reasons."""
+    shown = "; ".join(f"{_called(name)} {reason}" for name, reason in list(skipped.items())[:3])
+    remedies = []
+    if "" in skipped:
+        remedies.append('wrap nn.Sequential(layer), with precision.include=["0"]')
+    elif any(name not in impossible and reason != "excluded" for name, reason in skipped.items()):
+        remedies.append("name layers in precision.include, widen the model")
+    if "excluded" in skipped.values():
+        remedies.append("leave layers out of precision.exclude")
+    hint = ", or ".join([", ".join(remedies), "set precision=bf16."] if remedies else ["set precision=bf16."])
     return InputError(
         "no linear layer would compute in FP8" + (f": {shown}." if shown else ": the model has none."),
-        key="precision.name", value="fp8",
-        hint="Name layers in precision.include, widen the model, or set precision=bf16.",
+        key="precision.name", value="fp8", hint=hint[0].upper() + hint[1:],
     )  # fmt: skip

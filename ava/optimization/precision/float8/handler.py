@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from ava.optimization.precision.float8.training import Float8, check_float8, prepare_float8
+from ava.optimization.options import check
+from ava.optimization.precision.float8.training import Float8, check_float8, check_options, prepare_float8
 
 
 class FP8Handler:
@@ -25,8 +27,9 @@ class FP8Handler:
         optimizer.step()
 
     Delayed scaling has to know of optimizer steps. The handler hears of every step of an optimizer that holds one of
-    its layers' weights, and takes it into account when the context is entered next: micro-batches between two
-    optimizer steps count as one step. A loop whose optimizer is not a `torch.optim.Optimizer` calls `step` itself.
+    its layers' weights, and takes it into account when the context is entered next, or at once in a loop that never
+    enters it: micro-batches between two optimizer steps count as one step, and so do the steps of several optimizers
+    after one another. A loop whose optimizer is not a `torch.optim.Optimizer` calls `step` itself.
 
     Args:
         enabled: False makes model and context do nothing at all.
@@ -51,16 +54,20 @@ class FP8Handler:
         exclude: tuple[str, ...] = (), history: int = 16, device: torch.device | str | None = None,
         max_over_ranks: Callable[[Tensor], Tensor] | None = None,
     ) -> None:  # fmt: skip
-        self.enabled = enabled
+        self.enabled = check("precision.enabled", enabled, bool)
+        check_options(recipe=recipe, fp8_format=fp8_format, margin=margin, interval=interval, emulate=emulate,
+                      history=history, include=include, exclude=exclude)  # fmt: skip
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.margin, self.interval, self.fp8_format = margin, interval, fp8_format
         self.recipe, self.emulate, self.history = recipe, emulate, history
-        self.include, self.exclude, self.max_over_ranks = include, exclude, max_over_ranks
+        self.include, self.exclude, self.max_over_ranks = tuple(include), tuple(exclude), max_over_ranks
         self._prepared: list[Float8] = []
-        self._weights: set[int] = set()
-        self._stepped = False
+        self._heard: set[int] = set()  # the optimizers of the last step
+        self._at_once = True  # nobody enters the context, so a step is counted when it is heard of
+        self._skipped: Tensor | None = None
         if enabled:
-            self._check(self.device)
+            check_float8(recipe=recipe, fp8_format=fp8_format, margin=margin, interval=interval, emulate=emulate,
+                         device=self.device, history=history)  # fmt: skip
 
     def prepare(self, model: nn.Module) -> None:
         """Convert the model's layers in place; what `FP8ModelWrapper` calls.
@@ -77,8 +84,6 @@ class FP8Handler:
             history=self.history, max_over_ranks=self.max_over_ranks,
         ))  # fmt: skip
         self.device = device
-        for name in self._prepared[-1].layers:
-            self._weights |= {id(parameter) for parameter in model.get_submodule(name).parameters()}
         if self.recipe == "delayed" and len(self._prepared) == 1:
             _listen(self)
 
@@ -88,47 +93,81 @@ class FP8Handler:
         if not self.enabled:
             yield
             return
-        if self._stepped:
-            self.step()
+        self._catch_up()
+        self._at_once = False
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             yield
 
     def step(self, skipped: Tensor | bool = False) -> None:
         """Say that the optimizer took a step, or skipped one; needed only where the handler cannot hear of it."""
-        self._stepped = False
-        for prepared in self._prepared:
-            prepared.step(skipped)
+        counted = self._at_once and bool(self._heard)
+        self._at_once = False
+        self._forget()
+        if not counted:
+            self._count(skipped)
 
     def sentences(self) -> list[str]:
         """What is done to which layers."""
         return [line for prepared in self._prepared for line in prepared.sentences()]
 
     def columns(self) -> dict[str, float]:
-        """Shares of the elements that saturated and that became zero, of the model wrapped last."""
+        """What the casts of the model wrapped last have lost, as `Float8.columns` says."""
         return self._prepared[-1].columns() if self._prepared else {}
 
     def state_dict(self) -> dict[str, Any]:
         """Scales and their history; they are no part of the model's state."""
-        if self._stepped:
-            self.step()
+        self._catch_up()
         return {"models": [prepared.state_dict() for prepared in self._prepared]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` gave, with the same models wrapped in the same order."""
-        self._stepped = False
+        self._forget()
         for prepared, part in zip(self._prepared, state["models"], strict=True):
             prepared.load_state_dict(part)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> FP8Handler:
-        """A copy of a wrapped model shares the handler, which follows the original only."""
-        return self
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Unpickled: follows the models that came with it."""
+        vars(self).update(state)
+        if self.recipe == "delayed" and self._prepared:
+            _listen(self)
 
-    def _check(self, device: torch.device) -> None:
-        check_float8(recipe=self.recipe, fp8_format=self.fp8_format, margin=self.margin, interval=self.interval,
-                     emulate=self.emulate, device=device)  # fmt: skip
+    def __deepcopy__(self, memo: dict[int, Any]) -> FP8Handler:
+        """A handler of its own for a copy of a wrapped model, or for copies of all its models."""
+        copied = [prepared for prepared in self._prepared if id(prepared.model) in memo] or self._prepared
+        state = vars(self) | {"_prepared": copy.deepcopy(copied, memo), "_heard": set(self._heard)}
+        twin = FP8Handler.__new__(FP8Handler)
+        twin.__setstate__(state)
+        return twin
 
     def _hear(self, optimizer: torch.optim.Optimizer) -> None:
-        self._stepped |= any(id(p) in self._weights for group in optimizer.param_groups for p in group["params"])
+        """An optimizer stepped: remember it for the context, or count it where nobody enters one."""
+        ours = {id(parameter) for prepared in self._prepared for parameter in prepared.parameters()}
+        if not any(id(p) in ours for group in optimizer.param_groups for p in group["params"]):
+            return
+        found_inf = getattr(optimizer, "found_inf", None)
+        skipped = None if found_inf is None else torch.as_tensor(found_inf).reshape(()) != 0
+        again = id(optimizer) in self._heard
+        self._at_once |= again
+        if self._at_once and (again or not self._heard):
+            self._forget()
+            self._count(skipped)
+        elif skipped is not None:
+            self._skipped = skipped if self._skipped is None else self._skipped | skipped.to(self._skipped.device)
+        self._heard.add(id(optimizer))
+
+    def _catch_up(self) -> None:
+        """Count the step that was heard of and not counted yet."""
+        if self._heard and not self._at_once:
+            self._count(self._skipped)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._heard.clear()
+        self._skipped = None
+
+    def _count(self, skipped: Tensor | bool | None) -> None:
+        for prepared in self._prepared:
+            prepared.step(False if skipped is None else skipped)
 
 
 def _listen(handler: FP8Handler) -> None:

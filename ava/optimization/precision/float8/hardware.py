@@ -32,19 +32,25 @@ def has_float8(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 9)
 
 
+def obstacle(device: torch.device) -> str | None:
+    """Why a device cannot multiply 8-bit floats in hardware; None where it can."""
+    if has_float8(device):
+        return None
+    return (
+        "FP8 needs an NVIDIA GPU of compute capability 8.9 or newer (Hopper: H100, H200; also Ada and Blackwell) "
+        f"or an AMD MI300 or newer; this device is {named(device)}"
+    )
+
+
 def check_hardware(device: torch.device) -> None:
     """Refuse a device without hardware for 8-bit floats.
 
     Raises:
         InputError: it has none.
     """
-    if not has_float8(device):
-        raise InputError(
-            "FP8 needs an NVIDIA GPU of compute capability 8.9 or newer (Hopper: H100, H200; also Ada and Blackwell) "
-            f"or an AMD MI300 or newer; this device is {_named(device)}.",
-            key="precision.name", value="fp8",
-            hint="Set precision=bf16, or precision.emulate=true for the same numerics, slowly.",
-        )  # fmt: skip
+    if (why := obstacle(device)) is not None:
+        hint = "Set precision=bf16, or precision.emulate=true for the same numerics, slowly."
+        raise InputError(f"{why}.", key="precision.name", value="fp8", hint=hint)
 
 
 def check_product(a: Tensor, b: Tensor) -> None:
@@ -92,7 +98,8 @@ def is_fnuz(device: torch.device) -> bool:
     return torch.cuda.get_device_properties(device).gcnArchName.startswith("gfx942")
 
 
-def _named(device: torch.device) -> str:
+def named(device: torch.device) -> str:
+    """What a sentence calls a device."""
     if device.type != "cuda":
         return f"a {device.type.upper()}"
     if not torch.cuda.is_available():

@@ -69,6 +69,8 @@ class DelayedScaling:
         self._goal = torch.tensor(self.largest, device=device) / 2.0**margin
         self.counts = torch.zeros(3, dtype=torch.int64, device=device)
         """Elements that saturated, that became zero, and all, of the casts of one step."""
+        self.nonfinite = torch.zeros(num, 3, dtype=torch.bool, device=device)
+        """Operands that held an infinity or a NaN since the counts were last read."""
 
     def cast(self, tensor: Tensor, row: int, cast: int, amax: Tensor, record: bool = False) -> Cast:
         """`tensor` in 8 bits, under the scale of the past.
@@ -89,9 +91,14 @@ class DelayedScaling:
         return Cast(data, torch.where(amax.isfinite(), scale.reciprocal(), torch.nan))
 
     def _record(self, row: int, cast: int, amax: Tensor, scaled: Tensor, data: Tensor) -> None:
-        kept = self.amax[row, _OPERAND_OF_CAST[cast]]
-        kept.copy_(torch.maximum(kept, amax))
-        if not torch.compiler.is_compiling() and self.counting:
+        operand, finite = _OPERAND_OF_CAST[cast], amax.isfinite()
+        kept = self.amax[row, operand]
+        # An infinity would outlive a step that was left out unheard, as GradScaler does, and stand for the next one.
+        kept.copy_(torch.where(finite, torch.maximum(kept, amax), kept))
+        self.nonfinite[row, operand] |= ~finite
+        # Neither a compiled layer nor a recorded one can stop counting.
+        is_recorded = data.is_cuda and torch.cuda.is_current_stream_capturing()
+        if self.counting and not torch.compiler.is_compiling() and not is_recorded:
             self._counted = True
             self.counts[0] += (scaled.abs() > self.largest[cast]).sum()
             self.counts[1] += ((data.float() == 0) & (scaled != 0)).sum()
@@ -107,8 +114,7 @@ class DelayedScaling:
         Args:
             skipped: whether the optimizer left the step out; a 0-dim tensor is not read by the host.
         """
-        finite = torch.where(self.amax.isfinite(), self.amax, 0.0)
-        moved = torch.cat([finite[None], self.history[:-1]])
+        moved = torch.cat([self.amax[None], self.history[:-1]])
         left_out = torch.as_tensor(skipped, device=self.amax.device).bool()
         self.history.copy_(torch.where(left_out, self.history, moved))
         self.amax.zero_()
@@ -123,12 +129,13 @@ class DelayedScaling:
         amax = self.history.amax(0)[:, _OPERAND_OF_CAST]
         self.scale.copy_(torch.where(amax > 0, (self._goal / amax).clamp(max=_LARGEST_SCALE), 0.0))
 
-    def count_again(self) -> tuple[int, int, int]:
-        """The counts of the step that was counted, read by the host; the next step is counted anew."""
-        saturated, flushed, total = self.counts.tolist()
+    def count_again(self) -> tuple[int, int, int, int]:
+        """The counts, read by the host, and how many operands were not finite; the next step is counted anew."""
+        saturated, flushed, total, nonfinite = torch.cat([self.counts, self.nonfinite.sum()[None]]).tolist()
         self.counts.zero_()
+        self.nonfinite.zero_()
         self.counting, self._counted = True, False
-        return saturated, flushed, total
+        return saturated, flushed, total, nonfinite
 
     def to(self, device: torch.device) -> None:
         """Follow the model to another device."""
@@ -136,6 +143,11 @@ class DelayedScaling:
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 setattr(self, name, value.to(device))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Unpickled, perhaps on another device."""
+        vars(self).update(state)
+        self.native = multiplies(self.scale.device)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> DelayedScaling:
         """Scales of its own for a copy of the model; the ranks are the same."""

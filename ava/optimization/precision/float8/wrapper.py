@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy as copying
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -14,7 +15,8 @@ class FP8ModelWrapper(nn.Module):
     """Convert a model's linear layers as the handler says, and call it as before.
 
     The wrapper shares the tables of the model's parameters, buffers and children: the names of parameters and the state
-    dict are the model's own, and load into a model that was never wrapped. Attributes are looked up in the model too.
+    dict are the model's own, and load into a model that was never wrapped. Attributes are looked up in the model too,
+    and set there where it has them. A copy, or what comes out of a pickle, has a handler of its own, `fp8_handler`.
 
     Args:
         model: its layers are converted in place, unless `copy`.
@@ -59,3 +61,24 @@ class FP8ModelWrapper(nn.Module):
             if "wrapped" not in vars(self):
                 raise
             return getattr(vars(self)["wrapped"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        wrapped = vars(self).get("wrapped")
+        own = name in vars(self) or hasattr(type(self), name)
+        if wrapped is None or own or not hasattr(wrapped, name):
+            super().__setattr__(name, value)
+        else:
+            setattr(wrapped, name, value)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.wrapped[key]
+
+    def __len__(self) -> int:
+        return len(self.wrapped)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.wrapped)
+
+    def __bool__(self) -> bool:
+        # Without this one a model without a length would have no truth value, for `__len__` fails.
+        return bool(self.wrapped)

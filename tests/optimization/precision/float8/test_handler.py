@@ -160,3 +160,26 @@ def test_a_handler_that_is_gone_listens_no_more():
     del plain, handler, model
     gc.collect()
     assert len(_global_optimizer_post_hooks) == before
+
+
+def test_attributes_that_the_model_has_are_set_there():
+    plain, _, model = wrapped()
+    model.steps = 5
+    assert plain.steps == 5
+    model.note = "mine"
+    assert not hasattr(plain, "note")
+    model.net = MLP()
+    assert plain.net is model.net
+
+
+def test_a_sequence_stays_one():
+    layers = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 16))
+    model = FP8ModelWrapper(layers, FP8Handler(emulate=True, device="cpu"))
+    assert model[0] is layers[0]
+    assert len(model) == 3
+    assert [*model] == [*layers]
+    _, _, other = wrapped()
+    assert other
+    for refused in (lambda: other[0], lambda: len(other), lambda: iter(other)):
+        with pytest.raises(TypeError, match="Guide"):
+            refused()

@@ -60,9 +60,47 @@ def test_the_largest_margin_still_trains():
     assert model.up.weight.grad.any()
 
 
-def test_a_single_layer_is_no_model():
-    with pytest.raises(InputError, match="is the whole model"):
-        FP8Handler(emulate=True).prepare(nn.Linear(16, 16))
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        (nn.Linear(16, 16), {}, r"FP8: the only layer is the whole model\. Wrap nn.Sequential.*include=\[\"0\"\]"),
+        (nn.Linear(16, 16), {"include": ("*",)}, "the only layer cannot be converted: it is the whole model"),
+        (nn.Sequential(nn.Linear(16, 16)), {}, "0 is the output layer. Name layers in precision.include, widen"),
+        (nn.Sequential(nn.Linear(17, 16)), {}, r"\(16 x 17\)\. Set precision=bf16"),
+        (nn.Sequential(nn.Conv1d(1, 1, 1)), {}, r"the model has none\. Set precision=bf16"),
+        (MLP(), {"exclude": ("up", "down", "head")}, r"excluded\. Leave layers out of precision.exclude, or set"),
+    ],
+    ids=["whole", "whole-included", "head", "unaligned", "none", "excluded"],
+)
+def test_nothing_to_convert_with_what_would_help(model, options, message):
+    with pytest.raises(InputError, match=message):
+        FP8Handler(emulate=True, device=CPU, **options).prepare(model)
+
+
+@pytest.mark.parametrize("enabled", [True, False], ids=["enabled", "disabled"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"enabled": "yes"}, "precision.enabled=yes: must be true or false"),
+        ({"emulate": 1}, "precision.emulate=1: must be true or false"),
+        ({"interval": 1.5}, "precision.interval=1.5: must be a whole number"),
+        ({"interval": "2"}, "precision.interval=2: must be a whole number"),
+        ({"interval": 0}, "at least 1"),
+        ({"margin": 1.5}, "precision.margin=1.5: must be a whole number"),
+        ({"margin": True}, "precision.margin=true: must be a whole number"),
+        ({"margin": 15}, "from 0 to 14"),
+        ({"history": 0}, "precision.history=0: must be a whole number at least 1"),
+        ({"history": -1}, "precision.history=-1"),
+        ({"history": 4, "recipe": "tensorwise"}, "precision.history=4: .*dynamically.*or history to 16"),
+        ({"include": "l1"}, "precision.include=l1: must be a list"),
+        ({"exclude": [1]}, "must be a list, each a text"),
+        ({"recipe": None}, "must be a text"),
+        ({"fp8_format": "bogus"}, "must be one of e4m3"),
+    ],
+)
+def test_the_handler_checks_its_options(options, message, enabled):
+    with pytest.raises(InputError, match=message):
+        FP8Handler(**{"enabled": enabled, "emulate": True, "device": "cpu"} | options)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without GPU")

@@ -99,9 +99,13 @@ def test_what_is_not_finite_stays_out_of_the_history_and_shows_in_the_result(val
     state.step()
     cast = see(state, value)
     assert (cast.data.float() * cast.inverse).isnan().all()
+    assert state.nonfinite.tolist() == [[True, False, False]]
+    see(state, 14.0)
     state.step()
-    assert state.scale[0, INPUT] == 64.0
-    assert state.history.isfinite().all()
+    assert state.scale[0, INPUT] == 32.0
+    assert state.history[:2, 0, INPUT].tolist() == [14.0, 7.0]
+    assert state.count_again()[3] == 1
+    assert not state.nonfinite.any()
 
 
 def test_before_there_is_a_history_the_operand_scales_itself():
