@@ -106,47 +106,53 @@ def _together(config: Config) -> Iterator[InputError]:
 
 
 def check_speed(config: Config) -> Iterator[InputError]:
-    """Ways to save time or memory that exclude each other."""
+    """Ways to save time or memory that change nothing, or exclude each other."""
     trainer = config.trainer
-    graphs, mode = trainer.cuda_graphs, trainer.compile_mode
-    clashes = (
-        (
-            trainer.prefetch != Trainer.prefetch and trainer.workers == 0, "prefetch", trainer.prefetch,
-            "says how far each worker fetches ahead, and trainer.workers=0 has none.", "Add `trainer.workers=2`.",
-        ),
-        (
-            trainer.deterministic and trainer.cudnn_benchmark, "cudnn_benchmark", True,
-            "picks kernels by their speed, and trainer.deterministic=true wants the same ones each time.",
-            "Leave one of them out.",
-        ),
-        (
-            mode != "default" and not trainer.compile, "compile_mode", mode,
-            "changes nothing with trainer.compile=false.", "Add `trainer.compile=true`.",
-        ),
-        (
-            mode != "default" and graphs, "compile_mode", mode,
-            "records CUDA graphs of its own, inside those of trainer.cuda_graphs=true.", "Leave one of them out.",
-        ),
-        (
-            graphs and trainer.offload_activations, "offload_activations", True,
-            "copies on another stream, which trainer.cuda_graphs=true does not record.", "Leave one of them out.",
-        ),
-        (
-            graphs and trainer.activation_checkpointing is not False and not trainer.compile, "cuda_graphs", True,
-            "records no step that puts random numbers back, as trainer.activation_checkpointing does.",
-            "Add `trainer.compile=true`, or leave one of them out.",
-        ),
-        (
-            trainer.activation_checkpointing == "selective"
-            and config.optimizer.options.get("estimator") == "hutchinson",
-            "activation_checkpointing", "selective", "keeps results for one backward pass, and hutchinson takes two.",
-            "Use trainer.activation_checkpointing=true, or optimizer.estimator=gauss_newton_bartlett.",
-        ),
-        (
-            trainer.compile and trainer.offload_activations, "offload_activations", True,
-            "follows what autograd keeps, which a compiled model decides itself.", "Set trainer.compile=false.",
-        ),
-    )  # fmt: skip
-    for applies, key, value, problem, hint in clashes:
+    for applies, key, problem, hint in (*_kernels(trainer), *_activations(config)):
         if applies:
-            yield InputError(problem, key=f"trainer.{key}", value=value, hint=hint)
+            yield InputError(problem, key=f"trainer.{key}", value=getattr(trainer, key), hint=hint)
+
+
+def _kernels(trainer: Trainer) -> Iterator[tuple[bool, str, str, str]]:
+    """Whether it applies, the key, what is wrong with it, and the remedy."""
+    mode = trainer.compile_mode
+    yield (
+        trainer.prefetch != Trainer.prefetch and trainer.workers == 0, "prefetch",
+        "says how far each worker fetches ahead, and trainer.workers=0 has none.", "Add `trainer.workers=2`.",
+    )  # fmt: skip
+    yield (
+        trainer.deterministic and trainer.cudnn_benchmark, "cudnn_benchmark",
+        "picks kernels by their speed, and trainer.deterministic=true wants the same ones each time.",
+        "Leave one of them out.",
+    )  # fmt: skip
+    yield (
+        mode != "default" and not trainer.compile, "compile_mode", "changes nothing with trainer.compile=false.",
+        "Add `trainer.compile=true`.",
+    )  # fmt: skip
+    yield (
+        mode != "default" and trainer.cuda_graphs, "compile_mode",
+        "records CUDA graphs of its own, inside those of trainer.cuda_graphs=true.", "Leave one of them out.",
+    )  # fmt: skip
+
+
+def _activations(config: Config) -> Iterator[tuple[bool, str, str, str]]:
+    trainer = config.trainer
+    graphs, recomputed = trainer.cuda_graphs, trainer.activation_checkpointing
+    yield (
+        graphs and trainer.offload_activations, "offload_activations",
+        "copies on another stream, which trainer.cuda_graphs=true does not record.", "Leave one of them out.",
+    )  # fmt: skip
+    yield (
+        graphs and recomputed is not False and not trainer.compile, "cuda_graphs",
+        "records no step that puts random numbers back, as trainer.activation_checkpointing does.",
+        "Add `trainer.compile=true`, or leave one of them out.",
+    )  # fmt: skip
+    yield (
+        recomputed == "selective" and config.optimizer.options.get("estimator") == "hutchinson",
+        "activation_checkpointing", "keeps results for one backward pass, and hutchinson takes two.",
+        "Use trainer.activation_checkpointing=true, or optimizer.estimator=gauss_newton_bartlett.",
+    )  # fmt: skip
+    yield (
+        trainer.compile and trainer.offload_activations, "offload_activations",
+        "follows what autograd keeps, which a compiled model decides itself.", "Set trainer.compile=false.",
+    )  # fmt: skip

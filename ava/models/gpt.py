@@ -136,7 +136,7 @@ class GPT(nn.Module):
     def _evaluated(self, hidden: torch.Tensor, targets: torch.Tensor, chunk: int) -> torch.Tensor:
         """The same loss through whatever the output layer is, such as a quantized one."""
         loss = torch.zeros((), device=hidden.device)
-        for rows, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True):
+        for rows, wanted in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True):
             logits = self.head(rows).float()
             loss += nn.functional.cross_entropy(logits, wanted, ignore_index=IGNORED, reduction="sum")
         return loss

@@ -184,24 +184,12 @@ def trying(run: Run, limit: int | None) -> Iterator[Trials]:
         meter.extra = snapshot.nbytes
     # What optimizers remember of the trials' tensors goes with this one; the snapshot puts their own back.
     run.optimizer._roster = Roster()
-    random, former = rng.capture(), dict(vars(run))
-    run.ema, run.scheduler = None, _Held()  # type: ignore[assignment]
-    run.world, run.network = World(0, 1, run.world.device), run.model
-    run.compilation, run.graphs = None, None
-    scaling = getattr(run.policy.float8, "scaling", None)
-    among_ranks = None if scaling is None else scaling.max_over_ranks
-    if scaling is not None:
-        scaling.max_over_ranks = None  # ranks try alone
-    # Any step may be one that is looked at.
-    every = {key: min(1, getattr(run.watch, key)) for key in ("statistics_every", "detail_every")}
-    run.watch = dataclasses.replace(run.watch, **every)
+    random = rng.capture()
     try:
-        run.model.train()
-        yield Trials(run, meter)
+        with _alone(run):
+            run.model.train()
+            yield Trials(run, meter)
     finally:
-        vars(run).update(former)
-        if scaling is not None:
-            scaling.max_over_ranks = among_ranks
         run.optimizer.zero_grad(set_to_none=True)
         snapshot.restore()
         rng.restore(random)
@@ -209,6 +197,27 @@ def trying(run: Run, limit: int | None) -> Iterator[Trials]:
         gc.collect()
         if run.world.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+@contextmanager
+def _alone(run: Run) -> Iterator[None]:
+    """Within it the run is one rank's, uncompiled, without schedule and averages, and each step is looked at."""
+    former = dict(vars(run))
+    scaling = getattr(run.policy.float8, "scaling", None)
+    exchange = None if scaling is None else scaling.max_over_ranks
+    run.ema, run.scheduler = None, _Held()  # type: ignore[assignment]
+    run.world, run.network = World(0, 1, run.world.device), run.model
+    run.compilation, run.graphs = None, None
+    every = {key: min(1, getattr(run.watch, key)) for key in ("statistics_every", "detail_every")}
+    run.watch = dataclasses.replace(run.watch, **every)
+    if scaling is not None:
+        scaling.max_over_ranks = None
+    try:
+        yield
+    finally:
+        vars(run).update(former)
+        if scaling is not None:
+            scaling.max_over_ranks = exchange
 
 
 class _Held:
