@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from ava.errors import InputError, nearest
+from ava.optimization.precision.fused_encoders import forbid_fused_encoders
 from ava.optimization.precision.quantization import int8_cpu
 from ava.optimization.precision.quantization.arithmetic import Plain
 from ava.optimization.precision.quantization.dequantizing_linear import DequantizingLinear
@@ -47,6 +48,9 @@ def choose_backend(asked: str, scheme: Scheme, device: torch.device) -> Backend:
         problem = f"it does not run {scheme} on {device.type} here; it runs 8 bits on x86 processors."
         raise InputError(problem, key="backend", value=asked, hint="Use `auto`.")
     if scheme.bits == 2:
+        if asked != "auto":
+            problem = "it has no kernel for 2 bits, which are computed by making floats of them."
+            raise InputError(problem, key="backend", value=asked, hint="Use `auto`.")
         return "torch"
     return "torch.ao" if runs_ao and asked != "torchao" else "torchao"
 
@@ -72,7 +76,7 @@ def with_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
         layers: name of one of its modules -> what stands in the copy wherever that module stood.
     """
     made = copy.deepcopy(model, {id(model.get_submodule(name)): layer for name, layer in layers.items()})
-    _forbid_fused_encoders(made, layers)
+    forbid_fused_encoders(made, layers)
     return made
 
 
@@ -85,17 +89,18 @@ def put_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
     if "" in layers:
         raise InputError("the model is itself the layer to replace, which cannot be done in place.", key="inplace",
                          value=True, hint="Take what `quantize()` returns, with inplace=False.")  # fmt: skip
-    by_identity = {id(model.get_submodule(name)): layer for name, layer in layers.items()}
+    replace_everywhere(model, {id(model.get_submodule(name)): layer for name, layer in layers.items()})
+    forbid_fused_encoders(model, layers)
+
+
+def replace_everywhere(model: nn.Module, by_identity: Mapping[int, nn.Module]) -> None:
+    """Put modules wherever in a model others stand, which may be under several names.
+
+    Args:
+        model: changed.
+        by_identity: `id` of a module -> what takes its place.
+    """
     for module in list(model.modules()):
         for name, child in list(module._modules.items()):
             if id(child) in by_identity:
                 module._modules[name] = by_identity[id(child)]
-    _forbid_fused_encoders(model, layers)
-
-
-def _forbid_fused_encoders(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
-    """Torch's encoder layer evaluates in one fused kernel, which reads float weights past the layers' own forward."""
-    new = {id(layer) for layer in layers.values()}
-    for module in model.modules():
-        if isinstance(module, nn.TransformerEncoderLayer) and new & {id(child) for child in module.children()}:
-            module.activation_relu_or_gelu = 0  # what torch asks before it takes that kernel

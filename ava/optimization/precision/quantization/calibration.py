@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from ava.errors import InputError
 from ava.optimization.precision.quantization.arithmetic import Plain
-
-KEY = "calibration_loader"
-_REMEDY = "Give an iterable of batches, such as a DataLoader of training data."
+from ava.optimization.precision.quantization.inputs import of_batch
 
 
 def calibrate(model: nn.Module, layers: Sequence[str], batches: Iterable[Any], most: int) -> dict[str, Plain]:
@@ -23,7 +21,7 @@ def calibrate(model: nn.Module, layers: Sequence[str], batches: Iterable[Any], m
         scale = (max - min) / 255,  zero = round(-min / scale),  0 <= round(x / scale) + zero <= 255
 
     Args:
-        model: the model, in evaluation mode; called with each batch and not changed.
+        model: the model, in evaluation mode; called with each batch.
         layers: names of its linear layers.
         batches: tensors; tuples or lists, of which the first is the input; {"inputs": tensor}; or other dicts, which
             are the model's keyword arguments.
@@ -33,12 +31,14 @@ def calibrate(model: nn.Module, layers: Sequence[str], batches: Iterable[Any], m
         layer -> `input_scale` (float32) and `input_zero` (int32), both 0-dim; layers that no batch reached are missing.
 
     Raises:
-        InputError: there is no batch, or a layer's input is not finite.
+        InputError: a batch has no inputs, or a layer's input is not finite.
     """
     ranges: dict[str, tuple[Tensor, Tensor]] = {}
 
     def watch(name: str) -> Any:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if not inputs[0].numel():
+                return
             low, high = inputs[0].aminmax()
             before = ranges.get(name, (low, high))
             ranges[name] = (low.minimum(before[0]), high.maximum(before[1]))
@@ -46,48 +46,14 @@ def calibrate(model: nn.Module, layers: Sequence[str], batches: Iterable[Any], m
         return hook
 
     handles = [model.get_submodule(name).register_forward_pre_hook(watch(name)) for name in layers]
-    count = 0
     try:
         with torch.no_grad():
-            for count, batch in enumerate(islice(batches, most), 1):  # noqa: B007
-                call(model, batch)
+            for batch in islice(batches, most):
+                of_batch(batch).call(model)
     finally:
         for handle in handles:
             handle.remove()
-    if count == 0:
-        raise InputError("it gave no batch.", key=KEY, value=type(batches).__name__, hint=_REMEDY)
     return {name: _affine(name, float(low), float(high)) for name, (low, high) in ranges.items()}
-
-
-def call(model: nn.Module, batch: Any) -> Any:
-    """Give a model the inputs of a batch, on the model's device.
-
-    Raises:
-        InputError: the batch is nothing that has inputs.
-    """
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    if isinstance(batch, Mapping) and "inputs" not in batch:
-        moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
-        return model(**moved)
-    return model(inputs_of(batch).to(device))
-
-
-def inputs_of(batch: Any) -> Tensor:
-    """The input tensor of a batch.
-
-    Raises:
-        InputError: it has none.
-    """
-    found = batch
-    if isinstance(batch, Mapping):
-        found = batch.get("inputs")
-    elif isinstance(batch, Sequence) and batch:
-        found = batch[0]
-    if not isinstance(found, Tensor):
-        problem = f"a batch of type {type(batch).__name__} has no input that is a tensor."
-        hint = "Batches are tensors, (inputs, ...) or a dict with `inputs`."
-        raise InputError(problem, key=KEY, value=type(batch).__name__, hint=hint)
-    return found
 
 
 def _affine(name: str, low: float, high: float) -> Plain:

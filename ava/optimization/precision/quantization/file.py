@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ava.errors import InputError
 from ava.optimization.precision.quantization.arithmetic import Plain
 from ava.optimization.precision.quantization.backends import build_layer, choose_backend, put_layers, with_layers
+from ava.optimization.precision.quantization.device import usable_device
 from ava.optimization.precision.quantization.scheme import Scheme
 
 _KEY, _FORMAT = "ava", 1
@@ -41,9 +42,9 @@ def stored_tensors(
     tensors: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     seen: dict[tuple[Any, ...], str] = {}
-    layers = {_parameter(name, ""): name for name in plain or {}}
+    inside = _prefixes(model, [model.get_submodule(name) for name in plain or {}])
     for name, tensor in model.state_dict().items():
-        if not isinstance(tensor, Tensor) or any(name.startswith(prefix) for prefix in layers):
+        if not isinstance(tensor, Tensor) or name.startswith(inside):
             continue
         identity = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
         if tensor.numel() and identity in seen:
@@ -64,9 +65,13 @@ def write_model(path: Path, model: nn.Module, plain: Mapping[str, Plain], scheme
         model: the model, quantized or not.
         plain: its quantized layers' tensors.
         scheme: of all of them; None where there are none.
+
+    Raises:
+        InputError: the model keeps what is no tensor.
     """
     from safetensors.torch import save
 
+    _check_state(model, plain)
     tensors, aliases = stored_tensors(model, plain)
     about = {
         "format": _FORMAT,
@@ -76,6 +81,15 @@ def write_model(path: Path, model: nn.Module, plain: Mapping[str, Plain], scheme
     }
     # `save_file` would make a file that only its owner may read.
     path.write_bytes(save({name: t.cpu().contiguous() for name, t in tensors.items()}, {_KEY: json.dumps(about)}))
+
+
+def _check_state(model: nn.Module, plain: Mapping[str, Plain]) -> None:
+    inside = _prefixes(model, [model.get_submodule(name) for name in plain])
+    for name, value in model.state_dict().items():
+        if not isinstance(value, Tensor) and not name.startswith(inside):
+            problem = f"{name} of the model is no tensor but a {type(value).__name__}, which the file cannot hold."
+            hint = "Let the module keep it in a buffer, or give it to the constructor."
+            raise InputError(problem, hint=hint)
 
 
 def load_quantized(
@@ -96,16 +110,19 @@ def load_quantized(
         InputError: the file is none of those, or is of another model.
     """
     about, tensors = _read(Path(path))
-    device = torch.device(device)
+    device = usable_device(device)
     model = model.to(device)
     layers: dict[str, nn.Module] = {}
     if about["scheme"] is not None:
-        scheme = Scheme(**about["scheme"])
+        scheme = about["scheme"]
         chosen = choose_backend(backend, scheme, device)
         for name in about["layers"]:
             plain = _take_out(tensors, name)
             _check_layer(model, name, plain, scheme, Path(path))
             layers[name] = build_layer(plain, scheme, chosen, device)
+    elif backend != "auto":
+        raise InputError(f"{path} holds no quantized layers, which a backend would run.", key="backend", value=backend,
+                         hint="Leave it out.")  # fmt: skip
     if "" in layers:
         return with_layers(model, layers).eval()
     put_layers(model, layers)
@@ -124,19 +141,38 @@ def _parameter(layer: str, part: str) -> str:
     return f"{layer}.{part}" if layer else part
 
 
+def _prefixes(model: nn.Module, modules: list[nn.Module]) -> tuple[str, ...]:
+    """How the names of the modules' tensors begin, under all names that they have."""
+    inside = {id(module) for module in modules}
+    names = (name for name, module in model.named_modules(remove_duplicate=False) if id(module) in inside)
+    return tuple(_parameter(name, "") for name in names)
+
+
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})[_KEY])
+            about = _checked(json.loads((file.metadata() or {})[_KEY]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except InputError as error:
+        raise InputError(f"{path} {error.problem}", hint=error.hint) from None
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         problem = f"{path} holds no quantized model ({' '.join(str(error).split())[:200]})."
         raise InputError(problem, hint="Give a file that `ModelQuantizer.save` or `ava export` wrote.") from error
-    if about["format"] > _FORMAT:
-        raise InputError(f"{path} was written by a newer version of Ava.", hint="Install that version.")
     return about, tensors
+
+
+def _checked(about: dict[str, Any]) -> dict[str, Any]:
+    """What a file says of itself, with its scheme.
+
+    Raises:
+        InputError: it is of a newer version.
+    """
+    if about["format"] > _FORMAT:
+        raise InputError("was written by a newer version of Ava.", hint="Install that version.")
+    scheme = None if about["scheme"] is None else Scheme(**about["scheme"])
+    return {"scheme": scheme, "layers": list(about["layers"]), "aliases": dict(about["aliases"])}
 
 
 def _check_layer(model: nn.Module, name: str, plain: Plain, scheme: Scheme, path: Path) -> None:
@@ -150,8 +186,8 @@ def _check_layer(model: nn.Module, name: str, plain: Plain, scheme: Scheme, path
         raise InputError(f"{problem} outputs, the model has none there.", hint="Build the model that was quantized.")
 
 
-def _load_rest(model: nn.Module, tensors: dict[str, Tensor], layers: Mapping[str, Any], path: Path) -> None:
-    prefixes = tuple(_parameter(name, "") for name in layers)
+def _load_rest(model: nn.Module, tensors: dict[str, Tensor], layers: Mapping[str, nn.Module], path: Path) -> None:
+    prefixes = _prefixes(model, list(layers.values()))
     try:
         missing, strangers = model.load_state_dict(tensors, strict=False)
     except RuntimeError as error:

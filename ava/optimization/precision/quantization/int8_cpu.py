@@ -42,7 +42,7 @@ class Int8CPULinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The layer's outputs."""
-        rows = inputs.reshape(-1, inputs.shape[-1]).float()
+        rows = inputs.detach().reshape(-1, inputs.shape[-1]).float()  # the kernels have no gradients, not zero ones
         if self.input_range is None:
             outputs = torch.ops.quantized.linear_dynamic(rows, self.packed, not self.has_vnni)
         else:

@@ -15,12 +15,15 @@ import torch
 from torch import nn
 
 from ava.errors import InputError, nearest
+from ava.optimization.precision.quantization.backends import replace_everywhere
 from ava.optimization.precision.quantization.scheme import Bits, Scheme
 from ava.optimization.precision.quantization.selection import choose_group_size, select
 from ava.optimization.precision.torchao import import_torchao, quiet
 
 Weight = Literal["int8", "int4", "int2"]
 BITS: dict[str, Bits] = {"int8": 8, "int4": 4, "int2": 2}
+_ROUNDS = "weight_fake_quantizer"
+"""What torchao's rounding layers have."""
 
 
 def scheme_of(model: nn.Module, weight: str, group_size: int | None = None) -> Scheme:
@@ -67,24 +70,42 @@ def prepare_qat(model: nn.Module, weight: Weight, group_size: int | None = None)
         raise InputError(problem, hint="Put it into a module: `nn.Sequential(layer)`.")
     api = import_torchao("torchao.quantization", "quantization-aware training")
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    weights = {name: model.get_submodule(name).weight for name in chosen}
+    layers = {name: model.get_submodule(name) for name in chosen}
     with quiet(), torch.random.fork_rng(devices):  # torchao initialises each new layer before it hands it the weights
         api.quantize_(model, _preparation(scheme), filter_fn=lambda _, name: name in chosen)
-    for name, before in weights.items():
-        assert model.get_submodule(name).weight is before, f"{name} got another parameter"
+    for name, before in layers.items():
+        assert model.get_submodule(name).weight is before.weight, f"{name} got another parameter"
+    replace_everywhere(model, {id(before): model.get_submodule(name) for name, before in layers.items()})
     return [name for name, _ in model.named_modules() if name in chosen]
 
 
 def without_rounding(model: nn.Module) -> nn.Module:
     """The model as it would be without `prepare_qat`: itself if it is that, else a copy with ordinary layers."""
-    if not any(hasattr(module, "weight_fake_quantizer") for module in model.modules()):
+    if not any(hasattr(module, _ROUNDS) for module in model.modules()):
         return model
     api = import_torchao("torchao.quantization", "quantization-aware training")
     qat = import_torchao("torchao.quantization.qat", "quantization-aware training")
     plain = copy.deepcopy(model)
+    layers = {name: module for name, module in plain.named_modules() if hasattr(module, _ROUNDS)}
     with quiet():
         api.quantize_(plain, qat.QATConfig(step="convert"))
+    replace_everywhere(plain, {id(before): plain.get_submodule(name) for name, before in layers.items()})
     return plain
+
+
+def check_prepared(model: nn.Module, bits: int) -> None:
+    """Refuse to convert a model that was not trained with the rounding of its conversion.
+
+    Raises:
+        InputError: no layer of it rounds, or to other weights.
+    """
+    quantizers = [getattr(module, _ROUNDS) for module in model.modules() if hasattr(module, _ROUNDS)]
+    hint = "Train what `quantize()` or `prepare_qat` made: `prepared = q.quantize()`, train, `q.convert(prepared)`."
+    if not quantizers:
+        raise InputError("the model was never prepared: none of its layers rounds as it trains.", hint=hint)
+    kinds = sorted({str(quantizer.config.dtype).removeprefix("torch.") for quantizer in quantizers})
+    if kinds != [f"int{bits}"]:
+        raise InputError(f"the model was prepared for {', '.join(kinds)}, not for int{bits}.", hint=hint)
 
 
 def _preparation(scheme: Scheme) -> Any:

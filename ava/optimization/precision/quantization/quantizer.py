@@ -11,24 +11,40 @@ The caller's model is left as it is, unless `inplace=True` says otherwise.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ava.errors import InputError, nearest
+from ava.errors import InputError
+from ava.optimization.precision.fused_encoders import forbid_fused_encoders
 from ava.optimization.precision.quantization.arithmetic import Plain
-from ava.optimization.precision.quantization.backends import build_layer, choose_backend, put_layers, with_layers
-from ava.optimization.precision.quantization.calibration import KEY, calibrate, inputs_of
+from ava.optimization.precision.quantization.backends import (
+    build_layer,
+    choose_backend,
+    put_layers,
+    with_layers,
+)  # fmt: skip
+from ava.optimization.precision.quantization.calibration import calibrate
 from ava.optimization.precision.quantization.file import stored_tensors, write_model
-from ava.optimization.precision.quantization.qat import BITS, Weight, prepare_qat, scheme_of, without_rounding
+from ava.optimization.precision.quantization.inputs import KEY, Inputs, of_batch, of_example
+from ava.optimization.precision.quantization.options import check_calibration, check_model, check_scheme
+from ava.optimization.precision.quantization.qat import (
+    BITS,
+    Weight,
+    check_prepared,
+    prepare_qat,
+    scheme_of,
+    without_rounding,
+)  # fmt: skip
+from ava.optimization.precision.quantization.readers import read_outside
 from ava.optimization.precision.quantization.report import Evaluate, QuantizationReport, evaluating, measure, remarks
 from ava.optimization.precision.quantization.scheme import Bits, Scheme, num_bytes
-from ava.optimization.precision.quantization.selection import GROUP_SIZES, Selection, choose_group_size, select
-
-TYPES = ("dynamic", "static", "qat")
+from ava.optimization.precision.quantization.selection import Selection, choose_group_size, select
 
 
 class ModelQuantizer:
@@ -44,9 +60,10 @@ class ModelQuantizer:
         group_size: for 4 and 2 bits, neighbouring weights that share a scale; None takes the largest of 128, 64 and 32
             that divides every width for 4 bits, and 32 for 2.
         inplace: change the model itself rather than a copy.
-        example_inputs: (B, ...), to measure latency and the error of the outputs; None takes those of the first
-            calibration batch, and leaves both out where there is none.
-        evaluate: the caller's metrics of a model, taken before and after.
+        example_inputs: of one call, to measure latency and the error of the outputs, and to find layers whose weights
+            the model reads itself: (B, ...), a tuple of positional arguments, or a dict of keyword arguments. None
+            takes those of the first calibration batch, and leaves all that out where there is none.
+        evaluate: the caller's metrics of a model, name -> number, taken before and after on copies.
         calibration_batches: batches to look at, at most.
 
     Raises:
@@ -62,11 +79,12 @@ class ModelQuantizer:
     def __init__(
         self, model: nn.Module, quantization_type: Literal["dynamic", "static", "qat"] = "dynamic", bits: Bits = 8,
         calibration_loader: Iterable[Any] | None = None, *, backend: Literal["auto", "torch.ao", "torchao"] = "auto",
-        group_size: int | None = None, inplace: bool = False, example_inputs: Tensor | None = None,
+        group_size: int | None = None, inplace: bool = False,
+        example_inputs: Tensor | tuple[Any, ...] | Mapping[str, Any] | None = None,
         evaluate: Evaluate | None = None, calibration_batches: int = 32,
     ) -> None:  # fmt: skip
         self.model, self.quantization_type, self.bits = model, quantization_type, bits
-        self.calibration_loader, self.asked, self.group_size = calibration_loader, backend, group_size
+        self.calibration_loader, self.backend_asked, self.group_size = calibration_loader, backend, group_size
         self.inplace, self.example_inputs, self.evaluate = inplace, example_inputs, evaluate
         self.calibration_batches = calibration_batches
         self.backend: str | None = None
@@ -74,7 +92,9 @@ class ModelQuantizer:
         self.report: QuantizationReport | None = None
         self.plain: dict[str, Plain] = {}
         self._quantized: nn.Module | None = None
-        self._check()
+        check_model(model, evaluate, example_inputs)
+        check_scheme(quantization_type, bits, group_size, backend)
+        check_calibration(quantization_type, calibration_loader, calibration_batches)
 
     def quantize(self) -> nn.Module:
         """Quantize the model, or for qat make it round as it trains.
@@ -87,6 +107,7 @@ class ModelQuantizer:
         """
         if self.quantization_type != "qat":
             return self._quantize(self.model, self.inplace)
+        choose_backend(self.backend_asked, self._choose_scheme(self.model), _device(self.model))
         model = self.model if self.inplace else copy.deepcopy(self.model)
         weight: Any = next(name for name, bits in BITS.items() if bits == self.bits)
         prepare_qat(model, weight, self.group_size)
@@ -102,8 +123,13 @@ class ModelQuantizer:
             A quantized copy in evaluation mode.
 
         Raises:
-            InputError: as `quantize`.
+            InputError: as `quantize`, or the model was not prepared for these weights.
         """
+        if self.quantization_type != "qat":
+            hint = "`quantize()` is all that is needed; for training use quantization_type='qat'."
+            problem = "there is nothing to convert: only qat trains a model first."
+            raise InputError(problem, key="quantization_type", value=self.quantization_type, hint=hint)
+        check_prepared(model, self.bits)
         return self._quantize(without_rounding(model), False, before=model)
 
     def save(self, path: Path | str) -> None:
@@ -116,38 +142,28 @@ class ModelQuantizer:
             raise InputError("nothing was quantized yet.", hint="Call `quantize()` first, for qat `convert(model)`.")
         write_model(Path(path), self._quantized, self.plain, self.scheme)
 
-    def _check(self) -> None:
-        if self.quantization_type not in TYPES:
-            problem, hint = f"there are: {', '.join(TYPES)}.", nearest(self.quantization_type, TYPES)
-            raise InputError(problem, key="quantization_type", value=self.quantization_type, hint=hint)
-        if self.bits not in BITS.values():
-            raise InputError("weights can have 8, 4 or 2 bits.", key="bits", value=self.bits)
-        if self.group_size is not None and (self.bits == 8 or self.group_size not in GROUP_SIZES):
-            problem = f"groups are of {', '.join(map(str, GROUP_SIZES))}, for 4 or 2 bits; with 8 a row has one scale."
-            raise InputError(problem, key="group_size", value=self.group_size)
-        if self.quantization_type == "static" and self.bits != 8:
-            problem = "static rounds inputs to 8 bits beside weights of 8; with fewer, only weights are rounded."
-            raise InputError(problem, key="bits", value=self.bits, hint="Use quantization_type='dynamic', or bits=8.")
-        if self.quantization_type == "static" and self.calibration_loader is None:
-            problem = "static quantization needs data to find the range of each layer's inputs."
-            hint = "Give batches of training data, or use quantization_type='dynamic', which needs none."
-            raise InputError(problem, key=KEY, value=None, hint=hint)
-
     def _quantize(self, model: nn.Module, inplace: bool, before: nn.Module | None = None) -> nn.Module:
-        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        device = _device(model)
         scheme = self._choose_scheme(model)
         selection = select(model, scheme.bits, scheme.group_size)
-        backend = choose_backend(self.asked, scheme, device)
-        ranges, selection = self._calibrated(model, selection)
-        plain = {name: scheme.quantize(_linear(model, name), ranges.get(name)) for name in selection.chosen}
-        layers = {name: build_layer(tensors, scheme, backend, device) for name, tensors in plain.items()}
-        quantized = with_layers(model, layers).eval()
-        self.plain, self.scheme, self.backend, self._quantized = plain, scheme, backend, quantized
-        self.report = self._describe(model, quantized, selection)
-        measure(self.report, before or model, quantized, self._example(), self.evaluate)
+        backend = choose_backend(self.backend_asked, scheme, device)
+        with evaluating(self.model), evaluating(before or model), _forked(device):
+            example, batches = self._inputs()
+            ranges, selection = self._watched(model, selection, example, batches)
+            plain = {name: scheme.quantize(_linear(model, name), ranges.get(name)) for name in selection.chosen}
+            layers = {name: build_layer(tensors, scheme, backend, device) for name, tensors in plain.items()}
+            quantized = with_layers(model, layers).eval()
+            sizes = _num_bytes(model), _num_bytes(quantized, plain)
+            report = QuantizationReport(
+                str(scheme), backend, selection.chosen, selection.skipped, selection.share, sizes,
+                notes=remarks(selection),
+            )  # fmt: skip
+            measure(report, _twin(before or model), _twin(quantized), example, self.evaluate)
         if inplace:
             put_layers(model, layers)
-            self._quantized = quantized = model.eval()
+            quantized = model.eval()
+        self.plain, self.scheme, self.backend, self.report = plain, scheme, backend, report
+        self._quantized = quantized
         return quantized
 
     def _choose_scheme(self, model: nn.Module) -> Scheme:
@@ -155,34 +171,38 @@ class ModelQuantizer:
             return Scheme(8, "static" if self.quantization_type == "static" else "dynamic")
         return Scheme(self.bits, "float", self.group_size or choose_group_size(model, self.bits))
 
-    def _calibrated(self, model: nn.Module, selection: Selection) -> tuple[dict[str, Plain], Selection]:
-        """The layers' ranges where they are fixed; a layer without one is not quantized."""
-        if self.quantization_type != "static" or self.calibration_loader is None:
+    def _inputs(self) -> tuple[Inputs | None, Iterable[Any]]:
+        """An example of the inputs, and the batches to calibrate on: the loader is gone through once."""
+        example = None if self.example_inputs is None else of_example(self.example_inputs)
+        if self.calibration_loader is None or (example is not None and self.quantization_type != "static"):
+            return example, ()
+        batches = iter(self.calibration_loader)
+        first = list(islice(batches, 1))
+        if not first:
+            hint = "Give an iterable of batches, such as a DataLoader of training data."
+            raise InputError("it gave no batch.", key=KEY, value=type(self.calibration_loader).__name__, hint=hint)
+        if example is None:
+            example = of_batch(first[0])
+        return example, chain(first, batches)
+
+    def _watched(
+        self, model: nn.Module, selection: Selection, example: Inputs | None, batches: Iterable[Any]
+    ) -> tuple[dict[str, Plain], Selection]:
+        """The layers' ranges where they are fixed; without those that the model reads itself or never calls."""
+        if example is None and self.quantization_type != "static":
             return {}, selection
-        with evaluating(model):
-            ranges = calibrate(model, selection.chosen, self.calibration_loader, self.calibration_batches)
-        reached = tuple(name for name in selection.chosen if name in ranges)
-        if not reached:
-            raise InputError("no linear layer was called on the calibration data.", key=KEY)
-        missed = {n: "was not called on the calibration data" for n in selection.chosen if n not in ranges}
-        weights = {name: _linear(model, name).weight.numel() for name in selection.chosen}
-        share = selection.share * sum(weights[name] for name in reached) / sum(weights.values())
-        return ranges, Selection(reached, selection.skipped | missed, share)
-
-    def _describe(self, model: nn.Module, quantized: nn.Module, selection: Selection) -> QuantizationReport:
-        before = num_bytes(list(stored_tensors(model)[0].values()))
-        after = num_bytes(list(stored_tensors(quantized, self.plain)[0].values()))
-        return QuantizationReport(
-            str(self.scheme), str(self.backend), selection.chosen, selection.skipped, selection.share, (before, after),
-            notes=remarks(selection),
-        )  # fmt: skip
-
-    def _example(self) -> Tensor | None:
-        if self.example_inputs is not None or self.calibration_loader is None:
-            return self.example_inputs
-        batch = next(iter(self.calibration_loader), None)
-        keeps_names = isinstance(batch, dict) and "inputs" not in batch
-        return None if batch is None or keeps_names else inputs_of(batch)
+        twin = _twin(model)
+        forbid_fused_encoders(twin, {name: twin.get_submodule(name) for name in selection.chosen})
+        ranges: dict[str, Plain] = {}
+        if self.quantization_type == "static":
+            ranges = calibrate(twin, selection.chosen, batches, self.calibration_batches)
+            missed = [name for name in selection.chosen if name not in ranges]
+            selection = selection.without(twin, missed, "was not called on the calibration data")
+        if example is not None:
+            with torch.no_grad():
+                read = read_outside(twin, selection.chosen, lambda: example.call(twin))
+            selection = selection.without(twin, read, "has a weight that the model reads itself, past the layer")
+        return ranges, selection
 
 
 def convert_qat(model: nn.Module, weight: Weight, group_size: int | None = None) -> nn.Module:
@@ -207,3 +227,21 @@ def _linear(model: nn.Module, name: str) -> nn.Linear:
     layer = model.get_submodule(name)
     assert isinstance(layer, nn.Linear)
     return layer
+
+
+def _num_bytes(model: nn.Module, plain: Mapping[str, Plain] | None = None) -> int:
+    return num_bytes(list(stored_tensors(model, plain)[0].values()))
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def _twin(model: nn.Module) -> nn.Module:
+    """A copy to be called: calls may change buffers."""
+    return copy.deepcopy(model).eval()
+
+
+def _forked(device: torch.device) -> AbstractContextManager[None]:
+    """Within it random numbers may be drawn, and after it none were."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ava.errors import InputError
+from ava.optimization.precision.quantization.inputs import Inputs
 from ava.optimization.precision.quantization.selection import Selection
 
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
@@ -73,51 +75,89 @@ class QuantizationReport:
 
 
 def measure(
-    report: QuantizationReport, before: nn.Module, after: nn.Module, inputs: Tensor | None, evaluate: Evaluate | None
+    report: QuantizationReport, before: nn.Module, after: nn.Module, inputs: Inputs | None, evaluate: Evaluate | None
 ) -> None:
-    """Fill in what needs both models to run.
+    """Fill in what needs both models to run, which may change their buffers and modes.
 
     Args:
         report: filled in.
         before: the model as it was.
         after: the quantized one.
-        inputs: (B, ...) for latency and outputs; repeated or cut to each batch size. None leaves them out.
+        inputs: one call, for latency and outputs; repeated or cut to each batch size. None leaves them out.
         evaluate: the caller's metrics of a model; None leaves them out.
+
+    Raises:
+        InputError: the quantized model fails where the other does not, or `evaluate` gives no numbers.
     """
     with evaluating(before), evaluating(after), torch.no_grad():
-        if inputs is not None:
-            report.output_error = output_error(before(inputs), after(inputs))
-            for size in BATCH_SIZES:
-                report.latency_ms[size] = latency(before, after, resized(inputs, size))
-        if evaluate is not None:
-            was, now = dict(evaluate(before)), dict(evaluate(after))
-            report.metrics = {name: (value, now[name]) for name, value in was.items() if name in now}
+        if inputs is None:
+            report.notes.append("Latency and the error of the outputs were not measured: there are no example_inputs.")
+        else:
+            _measure_calls(report, before, after, inputs)
+    if evaluate is not None:
+        with evaluating(before), evaluating(after), torch.no_grad():
+            was, now = _metrics(evaluate, before), _checked(lambda: _metrics(evaluate, after))
+        report.metrics = {name: (value, now[name]) for name, value in was.items() if name in now}
 
 
-def latency(before: nn.Module, after: nn.Module, inputs: Tensor) -> tuple[float, float]:
+def _measure_calls(report: QuantizationReport, before: nn.Module, after: nn.Module, inputs: Inputs) -> None:
+    expected = inputs.call(before)
+    report.output_error = output_error(expected, _checked(lambda: inputs.call(after)))
+    if report.output_error is None:
+        found = type(expected).__name__
+        report.notes.append(f"The error of the outputs was not measured: a {found} holds no tensors to compare.")
+    if not inputs.batch_size:
+        report.notes.append("Latency was not measured: the example_inputs hold no samples.")
+        return
+    device = next((tensor.device for tensor in before.parameters()), torch.device("cpu"))
+    for size in BATCH_SIZES:
+        report.latency_ms[size] = latency(before, after, inputs.resized(size).on(device), device)
+
+
+def _metrics(evaluate: Evaluate, model: nn.Module) -> dict[str, float]:
+    found = evaluate(model)
+    try:
+        return {str(name): float(value) for name, value in found.items()}
+    except (AttributeError, TypeError, ValueError, RuntimeError):
+        problem = "it has to return a mapping of names to numbers."
+        hint = "Write `lambda model: {'loss': validate(model)}`."
+        raise InputError(problem, key="evaluate", value=type(found).__name__, hint=hint) from None
+
+
+def _checked(call: Callable[[], Any]) -> Any:
+    """What a call of the quantized model gives, where the model it was made of gave something."""
+    try:
+        return call()
+    except InputError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        problem = f"the quantized model fails where the model itself does not ({reason})."
+        hint = "Where the model reads the weights of its layers itself, example_inputs show which, and they stay."
+        raise InputError(problem, hint=hint) from error
+
+
+def latency(before: nn.Module, after: nn.Module, inputs: Inputs, device: torch.device) -> tuple[float, float]:
     """Milliseconds of wall time a call takes, both models in turns: medians over the turns."""
-    first = [_seconds(model, inputs, 1) for model in (before, after)]
+    first = [_seconds(model, inputs, device, 1) for model in (before, after)]
     repeats = [max(1, math.ceil(_SHORTEST / max(seconds, 1e-9))) for seconds in first]
     turns = [
-        [_seconds(model, inputs, number) for model, number in zip((before, after), repeats, strict=True)]
+        [_seconds(model, inputs, device, number) for model, number in zip((before, after), repeats, strict=True)]
         for _ in range(_ROUNDS if max(first) < _LONG else _FEW)
     ]
     was, now = (statistics.median(column) * 1e3 for column in zip(*turns, strict=True))
     return was, now
 
 
-def output_error(before: Any, after: Any) -> float:
-    """|after - before| / |before|, over all tensors of the outputs."""
-    pairs = list(zip(_tensors(before), _tensors(after), strict=True))
+def output_error(before: Any, after: Any) -> float | None:
+    """|after - before| / |before|, over all tensors of the outputs; None where they hold none, or not the same."""
+    ours, theirs = list(_tensors(before)), list(_tensors(after))
+    if not ours or [tensor.shape for tensor in ours] != [tensor.shape for tensor in theirs]:
+        return None
+    pairs = list(zip(ours, theirs, strict=True))
     error = sum(float((b.double() - a.double()).square().sum()) for a, b in pairs)
     size = sum(float(a.double().square().sum()) for a, _ in pairs)
     return math.sqrt(error / size) if size else math.sqrt(error)
-
-
-def resized(inputs: Tensor, size: int) -> Tensor:
-    """So many samples: the first ones, repeated if there are too few."""
-    repeats = -(-size // len(inputs))
-    return inputs.repeat(repeats, *[1] * (inputs.ndim - 1))[:size]
 
 
 def remarks(selection: Selection) -> list[str]:
@@ -130,33 +170,43 @@ def remarks(selection: Selection) -> list[str]:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Within it the model is in evaluation mode; after it, each of its modules is as it was."""
-    training = [module for module in model.modules() if module.training]
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         yield
     finally:
-        for module in training:
-            module.training = True
+        for module, mode in modes:
+            module.training = mode
 
 
-def _seconds(model: nn.Module, inputs: Tensor, repeats: int) -> float:
-    on_gpu = inputs.device.type == "cuda"
+def _seconds(model: nn.Module, inputs: Inputs, device: torch.device, repeats: int) -> float:
+    args, kwargs = inputs.args, inputs.kwargs or {}
+    on_gpu = device.type == "cuda"
     if on_gpu:
-        torch.cuda.synchronize(inputs.device)
+        torch.cuda.synchronize(device)
     start = time.perf_counter()
     for _ in range(repeats):
-        model(inputs)
+        model(*args, **kwargs)
     if on_gpu:
-        torch.cuda.synchronize(inputs.device)
+        torch.cuda.synchronize(device)
     return (time.perf_counter() - start) / repeats
 
 
-def _tensors(outputs: Any) -> Iterator[Tensor]:
+def _tensors(outputs: Any, seen: frozenset[int] = frozenset()) -> Iterator[Tensor]:
+    """All tensors in mappings, sequences, dataclasses and other objects with attributes."""
     if isinstance(outputs, Tensor):
         yield outputs
-    elif isinstance(outputs, Mapping):
-        for value in outputs.values():
-            yield from _tensors(value)
+        return
+    if id(outputs) in seen or isinstance(outputs, type | nn.Module) or callable(outputs):
+        return
+    parts: Iterable[Any] = ()
+    if isinstance(outputs, Mapping):
+        parts = outputs.values()
     elif isinstance(outputs, list | tuple):
-        for value in outputs:
-            yield from _tensors(value)
+        parts = outputs
+    elif is_dataclass(outputs):
+        parts = [getattr(outputs, item.name, None) for item in fields(outputs)]
+    elif hasattr(outputs, "__dict__"):
+        parts = vars(outputs).values()
+    for part in parts:
+        yield from _tensors(part, seen | {id(outputs)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -29,6 +29,20 @@ class Selection:
     chosen: tuple[str, ...]
     skipped: dict[str, str]
     share: float
+
+    def without(self, model: nn.Module, names: Sequence[str], reason: str) -> Selection:
+        """The same, but for some layers that stay as they are.
+
+        Raises:
+            InputError: none would be left.
+        """
+        left = tuple(name for name in self.chosen if name not in names)
+        skipped = self.skipped | dict.fromkeys(names, reason)
+        if not left:
+            raise _nothing(model, 8, skipped)
+        weights = {name: _linear(model, name).weight.numel() for name in self.chosen}
+        share = self.share * sum(weights[name] for name in left) / sum(weights.values())
+        return Selection(left, skipped, share)
 
 
 def select(model: nn.Module, bits: int, group_size: int | None) -> Selection:

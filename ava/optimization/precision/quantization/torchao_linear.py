@@ -46,7 +46,10 @@ class TensorLinear(nn.Module):
         """The layer's outputs."""
         # A fixed scale of the inputs has the shape that rows of a matrix need.
         rows = inputs.reshape(-1, inputs.shape[-1]).to(self.compute)
-        outputs = functional.linear(rows, self.weight, self.bias)
+        if rows.shape[0]:
+            outputs = functional.linear(rows, self.weight, self.bias)
+        else:  # the range of no inputs is an error to torchao
+            outputs = rows.new_zeros(0, self.out_features)
         return outputs.view(*inputs.shape[:-1], self.out_features).to(inputs.dtype)
 
     def extra_repr(self) -> str:

@@ -98,3 +98,64 @@ def test_what_is_no_such_file_is_refused(tmp_path):
 def test_nothing_is_saved_before_quantizing(tmp_path):
     with pytest.raises(InputError, match="quantize"):
         ModelQuantizer(mlp()).save(tmp_path / "m.safetensors")
+
+
+class Shared(nn.Module):
+    """One layer under two names, and one block of it under two."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(64, 64)
+        self.b = self.a
+        self.block = nn.Sequential(nn.Linear(64, 64))
+        self.again = self.block
+
+    def forward(self, inputs):
+        return self.again(self.block(self.b(self.a(inputs))))
+
+
+@ways
+@torch.no_grad()
+def test_a_layer_under_two_names_is_stored_once(tmp_path, kind, bits, backend, error, size):
+    made = quantizer(Shared(), kind, bits, backend)
+    quantized = made.quantize()
+    assert quantized.a is quantized.b
+    assert made.report.size[0] == 2 * 4 * (64 * 64 + 64)
+    assert made.report.size[1] < 0.32 * made.report.size[0]
+    made.save(tmp_path / "m.safetensors")
+    read = load_quantized(Shared(), tmp_path / "m.safetensors", backend=backend)
+    assert torch.equal(read(INPUTS), quantized(INPUTS))
+
+
+def test_what_is_no_tensor_is_not_dropped(tmp_path):
+    class Keeping(nn.Sequential):
+        def get_extra_state(self):
+            return {"k": 3}
+
+        def set_extra_state(self, state):
+            pass
+
+    made = ModelQuantizer(Keeping(nn.Linear(64, 64)))
+    made.quantize()
+    with pytest.raises(InputError, match="_extra_state of the model is no tensor but a dict"):
+        made.save(tmp_path / "m.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"device": "bogus"}, "no device is called that"), ({"device": "cuda:99"}, "no such GPU"),
+     ({"backend": "bogus"}, "holds no quantized layers")],
+    ids=["device", "absent device", "backend"],
+)  # fmt: skip
+def test_what_cannot_run_it_is_refused(tmp_path, options, words):
+    write_model(tmp_path / "m.safetensors", mlp(), {}, None)
+    with pytest.raises(InputError, match=words):
+        load_quantized(mlp(), tmp_path / "m.safetensors", **options)
+
+
+@pytest.mark.parametrize("about", ["{}", "[1]", "3", '{"format": 1, "scheme": 5, "layers": [], "aliases": {}}'])
+def test_a_file_that_says_nonsense_of_itself_is_refused(tmp_path, about):
+    save_file({"a": torch.ones(1)}, tmp_path / "m.safetensors", {"ava": about})
+    with pytest.raises(InputError, match=r"m\.safetensors holds no quantized model"):
+        load_quantized(mlp(), tmp_path / "m.safetensors")

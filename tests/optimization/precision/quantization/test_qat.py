@@ -79,6 +79,32 @@ def test_the_quantizer_prepares_and_converts(bits):
     assert quantizer.report.size[1] < 0.3 * quantizer.report.size[0]
 
 
+def test_only_a_model_that_was_prepared_for_these_weights_is_converted():
+    quantizer = ModelQuantizer(mlp(), "qat", 8)
+    prepared = quantizer.quantize()
+    for convert in (quantizer.convert, lambda model: convert_qat(model, "int8")):
+        with pytest.raises(InputError, match="never prepared"):
+            convert(mlp())
+    with pytest.raises(InputError, match="prepared for int8, not for int4"):
+        convert_qat(prepared, "int4")
+    with pytest.raises(InputError, match="only qat"):
+        ModelQuantizer(mlp()).convert(prepared)
+
+
+@weights
+@torch.no_grad()
+def test_a_layer_under_two_names_rounds_under_both(weight):
+    model = nn.Sequential(nn.Linear(64, 64), nn.Tanh())
+    model.append(model[0])
+    prepare_qat(model, weight)
+    assert model[0] is model[2]
+    converted = convert_qat(model, weight)
+    assert converted[0] is converted[2]
+    assert type(converted[0]) is not nn.Linear
+    assert output_error(model(INPUTS), converted(INPUTS)) < 0.03
+    assert type(without_rounding(model)[2]) is nn.Linear
+
+
 @pytest.mark.parametrize(
     ("model", "weight", "words"),
     [

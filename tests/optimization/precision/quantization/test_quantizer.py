@@ -1,6 +1,7 @@
 """ModelQuantizer: near the model, smaller, said by whom, and never touching what it was given."""
 
 import copy
+import math
 import subprocess
 import sys
 
@@ -198,6 +199,15 @@ REFUSED = {
     "4 bits by torch.ao": ({"backend": "torch.ao", "bits": 4}, "does not run int4"),
     "group": ({"bits": 4, "group_size": 48}, "128, 64, 32"),
     "group of rows": ({"bits": 8, "group_size": 32}, "one scale"),
+    "no type": ({"quantization_type": None}, "quantization_type=null"),
+    "bits as a float": ({"bits": 8.0}, "8, 4 or 2"),
+    "loader": ({"quantization_type": "static", "calibration_loader": 5}, "iterable of batches"),
+    "batches": ({"calibration_batches": -3}, "at least 1"),
+    "example": ({"example_inputs": 3}, "tuple of positional"),
+    "evaluate": ({"evaluate": 3}, "function of a model"),
+    "qat backend": ({"quantization_type": "qat", "backend": "bogus"}, "backend=bogus"),
+    "qat 4 bits by torch.ao": ({"quantization_type": "qat", "backend": "torch.ao", "bits": 4}, "does not run int4"),
+    "2 bits by torchao": ({"backend": "torchao", "bits": 2}, "no kernel for 2 bits"),
 }
 
 
@@ -205,6 +215,52 @@ REFUSED = {
 def test_what_cannot_be_is_refused(options, words):
     with pytest.raises(InputError, match=words):
         ModelQuantizer(mlp(), **options).quantize()
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(InputError, match="model=str"):
+        ModelQuantizer("model")
+
+
+SHAPES = {"none": (64,), "rows": (5, 64), "three": (2, 3, 64), "four": (2, 2, 2, 64), "empty": (0, 64)}
+
+
+@ways
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+@torch.no_grad()
+def test_every_shape_and_type_has_a_result(kind, bits, backend, error, size, dtype):
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 32).to(dtype)
+    loader = [INPUTS.to(dtype)] if kind == "static" else None
+    quantized = ModelQuantizer(layer, kind, bits, loader, backend=backend).quantize()
+    for shape in SHAPES.values():
+        inputs = INPUTS.flatten()[: math.prod(shape)].view(shape).to(dtype)
+        outputs = quantized(inputs)
+        assert outputs.dtype == dtype
+        assert outputs.shape == (*shape[:-1], 32)
+        assert output_error(layer(inputs), outputs) < 1.2 * error
+
+
+@pytest.mark.parametrize(("bits", "backend"), [(8, "torch.ao"), (8, "torchao"), (4, "auto")])
+def test_training_a_quantized_layer_is_an_error(bits, backend):
+    quantized = ModelQuantizer(nn.Linear(64, 32), bits=bits, backend=backend).quantize()
+    with pytest.raises(RuntimeError, match=r"does not require grad|not implemented"):
+        quantized(INPUTS.clone().requires_grad_()).sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@ways
+@torch.no_grad()
+def test_an_encoder_that_is_given_padding(kind, bits, backend, error, size):
+    """Torch's encoder reads float weights there too, to see whether nested tensors would be faster."""
+    torch.manual_seed(0)
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(64, 4, 128, batch_first=True), 2).eval()
+    inputs, padding = INPUTS.view(2, 8, 64), torch.arange(8).expand(2, 8) > 5
+    batch = {"src": inputs, "src_key_padding_mask": padding}
+    made = ModelQuantizer(model, kind, bits, [batch] if kind == "static" else None, backend=backend)
+    outputs = made.quantize()(**batch)
+    assert len(made.report.layers) == 4
+    assert output_error(model(**batch)[:, :6], outputs[:, :6]) < 2 * error
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2])
