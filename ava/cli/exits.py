@@ -45,7 +45,7 @@ def run_command(name: str, body: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
         _tell(f"{name}: failed unexpectedly: {reason} (AVA_TRACEBACK=1 shows where)", error, everywhere=True)
         return 1
 

@@ -70,7 +70,10 @@ def _dispatch(words: list[str]) -> int:
         batch, folder = found
         _tell(batch)
         print(f"wrote {folder / 'batch_size.json'}")
-        print("train with it: " + shlex.join(["ava-train", *_follow(batch, options.overrides, options.config_dir)]))
+        launch = ["ava-train"]
+        if batch.ranks > 1:
+            launch = ["torchrun", "--nproc-per-node", str(batch.ranks), "-m", "ava.cli.train"]
+        print("train with it: " + shlex.join([*launch, *_follow(batch, options.overrides, options.config_dir)]))
     return 0
 
 

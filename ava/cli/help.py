@@ -28,9 +28,11 @@ Main keys
   plugins                [module, ...] that register parts of your own
   logger                 [tensorboard]
   trainer.max_steps      optimizer steps; trainer.max_epochs passes over the data: the first one reached counts
-  trainer.batch_size     samples of one step, over all ranks; trainer.accumulate cuts it into micro-batches
+  trainer.batch_size     samples of one step, over all ranks; trainer.accumulate (a number, auto) cuts it up
   trainer.eval_every     steps between evaluations; trainer.log_every between logged steps
   trainer.device         auto, cpu, cuda
+  trainer.compile        compile model and loss; trainer.activation_checkpointing saves memory
+  precision.name         what precision=... sets: bf16, fp16, fp8, ...; precision.recipe, precision.qat and others beside it
   trainer.clip           how gradients are limited (norm, zscore, none, ...); trainer.clip_norm its threshold
   health.on_nonfinite    raise, skip or rollback at a gradient that is not finite; health.detail_every looks at layers
   optimizer.lr           learning rate; `ava list optimizers` names every option of every part

@@ -100,7 +100,9 @@ def _train(config: Config, training: Run, plan: Plan, folder: Path, remarks: lis
     trainer = Trainer(training, plan, folder, listeners, incidents, profiler if world.is_main else None)
     try:
         if world.is_main:
-            atomic.write_text(folder / "config.yaml", to_yaml(config))
+            # A finished run that is resumed takes no step, and its record stays what it was trained with.
+            if training.step < plan.total_steps or not (folder / "config.yaml").exists():
+                atomic.write_text(folder / "config.yaml", to_yaml(config))
             info = _introduction(config, training, plan, folder) | {"notices": remarks}
             for listener in listeners:
                 listener.on_start(info)
@@ -164,6 +166,7 @@ def _facts(
         "run_dir": str(folder), "task": config.task.name, "model": config.model.name,
         "optimizer": config.optimizer.name, "scheduler": config.scheduler.name, "seed": config.seed,
         "precision": training.policy.name, **trainer.accounting.facts(training.seconds), **_compiled(training),
+        **_overflows(training),
     }  # fmt: skip
 
 
@@ -171,6 +174,12 @@ def _compiled(training: Run) -> dict[str, Any]:
     """What compiling took, and whether anything was compiled after the start, which would have cost time again."""
     made = training.compilation
     return {} if made is None else {"compile_seconds": made.seconds, "recompiles": made.recompiles}
+
+
+def _overflows(training: Run) -> dict[str, int]:
+    """Steps that were left out while the loss scale found its place."""
+    scale = training.policy.loss_scale
+    return {} if scale is None else {"overflows": int(scale.state_dict()["overflows"])}
 
 
 def _num_parameters(training: Run) -> int:

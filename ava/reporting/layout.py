@@ -99,6 +99,10 @@ def closing_line(summary: dict[str, Any]) -> str:
     parts = [str(summary.get("status", "done"))]
     if "steps" in summary:
         parts.append(f"{summary['steps']:,} steps")
+    if summary.get("overflows"):
+        parts.append(f"{summary['overflows']:,} left out for overflows of the loss scale")
+    if summary.get("recompiles"):
+        parts.append(f"compiled anew {summary['recompiles']:,} times")
     if "seconds" in summary:
         parts.append(f"{summary['seconds']:,.1f} s")
     if "peak_memory" in summary:

@@ -37,7 +37,7 @@ def breakdowns(step: Callable[[], int], incidents: IncidentLog | None) -> Iterat
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         failure = TrainingFailed(
-            f"{reason.rstrip('.')}. AVA_TRACEBACK=1 shows where.", step=step(),
+            f"{reason.rstrip('.: ')}. AVA_TRACEBACK=1 shows where.", step=step(),
             incidents=_written(incidents, step(), reason),
         )  # fmt: skip
         failure.of_one_rank = True
