@@ -32,7 +32,7 @@ Main keys
   trainer.eval_every     steps between evaluations; trainer.log_every between logged steps
   trainer.device         auto, cpu, cuda
   trainer.compile        compile model and loss; trainer.activation_checkpointing saves memory
-  precision.name         what precision=... sets: bf16, fp16, fp8, ...; precision.recipe, precision.qat and others beside it
+  precision.name         what precision=bf16 sets; precision.recipe, precision.qat and others stand beside it
   trainer.clip           how gradients are limited (norm, zscore, none, ...); trainer.clip_norm its threshold
   health.on_nonfinite    raise, skip or rollback at a gradient that is not finite; health.detail_every looks at layers
   optimizer.lr           learning rate; `ava list optimizers` names every option of every part

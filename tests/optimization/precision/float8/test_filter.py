@@ -96,11 +96,11 @@ def test_the_output_layer_is_found(make, skipped):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"include": ("odd",)}, r"precision.include=odd: odd cannot be converted: it has sizes.*\(40 x 64\)"),
+        ({"include": ("odd",)}, r"precision.include=odd: `odd` cannot be converted: it has sizes.*\(40 x 64\)"),
         ({"include": ("blocks.0.upp",)}, "Did you mean `blocks.0.up`"),
-        ({"exclude": ("nothing*",)}, "precision.exclude=nothing.*There are: blocks.0.up"),
+        ({"exclude": ("nothing*",)}, "precision.exclude=nothing.*There are: `blocks.0.up"),
         ({"exclude": ("*",)}, "no linear layer would compute in FP8: .*excluded.*precision=bf16"),
-        ({"emulate": False}, "blocks.0.up is too small to gain.*precision.include"),
+        ({"emulate": False}, "`blocks.0.up` is too small to gain.*precision.include"),
     ],
     ids=["unaligned", "typo", "no-match", "all-excluded", "all-small"],
 )
@@ -116,3 +116,11 @@ def test_a_layer_of_another_class_is_left():
     found = select(nn.ModuleDict({"a": Own(16, 16), "b": nn.Linear(16, 16)}), "delayed", emulate=True)
     assert found.converted == ["b"]
     assert found.skipped == {"a": "is a Own, whose forward pass is its own"}
+
+
+def test_layers_that_are_written_the_other_way_round_are_named():
+    class Conv1D(nn.Module):
+        pass
+
+    with pytest.raises(InputError, match=r"the 2 Conv1D of the model are no nn\.Linear.*Put nn\.Linear in the place"):
+        select(nn.Sequential(nn.Embedding(8, 4), Conv1D(), Conv1D()), "tensorwise", emulate=True)

@@ -65,7 +65,7 @@ def test_the_largest_margin_still_trains():
     [
         (nn.Linear(16, 16), {}, r"FP8: the only layer is the whole model\. Wrap nn.Sequential.*include=\[\"0\"\]"),
         (nn.Linear(16, 16), {"include": ("*",)}, "the only layer cannot be converted: it is the whole model"),
-        (nn.Sequential(nn.Linear(16, 16)), {}, "0 is the output layer. Name layers in precision.include, widen"),
+        (nn.Sequential(nn.Linear(16, 16)), {}, "`0` is the output layer. Name layers in precision.include, widen"),
         (nn.Sequential(nn.Linear(17, 16)), {}, r"\(16 x 17\)\. Set precision=bf16"),
         (nn.Sequential(nn.Conv1d(1, 1, 1)), {}, r"the model has none\. Set precision=bf16"),
         (MLP(), {"exclude": ("up", "down", "head")}, r"excluded\. Leave layers out of precision.exclude, or set"),
