@@ -31,6 +31,8 @@ from ava.optimization.precision.quantization.device import usable_device
 from ava.optimization.precision.quantization.file import load_quantized, write_model
 from ava.optimization.precision.quantization.qat import BITS, prepare_qat
 from ava.optimization.precision.quantization.quantizer import ModelQuantizer
+from ava.optimization.precision.quantization.report import percent
+from ava.optimization.precision.quantization.selection import counted, quoted
 
 MODEL, ABOUT = "model.safetensors", "export.json"
 Activations = Literal["dynamic", "static"]
@@ -75,6 +77,8 @@ def export_run(
     Raises:
         InputError: it cannot be quantized like that; nothing was written.
     """
+    if control is not None:
+        _check_control(trained, control)
     scratch = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     is_first = not folder.parent.exists()
     scratch.mkdir(parents=True)
@@ -118,9 +122,11 @@ def _export_quantized(
     report = quantizer.report
     assert report is not None
     quantizer.save(scratch / MODEL)
-    title = f"{report.scheme}, run by {report.backend}: {len(report.layers)} linear layers, {report.share:.1%} of the"
-    stays = [f"{name} stays as it is: it {reason}" for name, reason in report.skipped.items()]
-    done = Export(folder, f"{title} parameters", report.rows(), notes=[*report.notes, *stays])
+    title = f"{report.scheme}, run by {report.backend}: {counted(len(report.layers), 'linear layer')}"
+    stays = [f"{quoted(name)} stays as it is: it {reason}" for name, reason in report.skipped.items()]
+    done = Export(
+        folder, f"{title}, {percent(report.share)} of the parameters", report.rows(), notes=[*report.notes, *stays]
+    )
     trained_for = trained.config.precision.qat
     if trained_for is not None or control is not None:
         done.models = _compared(trained, quantizer, control, weight, activations, backend)
@@ -129,6 +135,26 @@ def _export_quantized(
     if trained_for is not None and trained_for != weight:
         done.notes.append(f"The run was trained for {trained_for}; exported to {weight}, that training is of no use.")
     return done
+
+
+def _check_control(trained: Trained, control: Trained) -> None:
+    """Refuse what a run cannot be compared with.
+
+    Raises:
+        InputError: the control is the run itself, another experiment, or was trained with rounding too.
+    """
+    problem, hint = None, "Give a run that differs from it in nothing but precision.qat=null."
+    if control.checkpoint.resolve() == trained.checkpoint.resolve():
+        problem = "is the checkpoint that is exported, not its control."
+    elif control.config.precision.qat is not None:
+        problem = f"was trained with precision.qat={control.config.precision.qat}; a control trains without."
+    else:
+        ours, theirs = trained.config, control.config
+        parts = [name for name in ("task", "data", "model") if getattr(ours, name) != getattr(theirs, name)]
+        if parts:
+            problem = f"has another {', '.join(parts)} configuration than the run, so they cannot be compared."
+    if problem is not None:
+        raise InputError(problem, key="--control", value=control.checkpoint, hint=hint)
 
 
 def _compared(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 import ava
 from ava.checkpoint.checkpoint import load
 from ava.cli.main import main
+from ava.config.exporting import export_run
 from ava.config.trained import load_trained
 from ava.data.digits import digits
 from ava.errors import InputError
@@ -124,6 +126,30 @@ def test_a_run_that_was_trained_for_it_stands_beside_its_control(run, tmp_path, 
     assert "control" in capfd.readouterr().out
 
 
+CONTROLS = {
+    "qat": (("precision", "qat", "int4"), "trained with precision.qat=int4"),
+    "model": (("model", "width", 16), "another model configuration"),
+    "data": (("data", "name", "fashion_mnist"), "another data configuration"),
+    "itself": (None, "is the checkpoint that is exported"),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), CONTROLS.values(), ids=CONTROLS.keys())
+def test_a_control_of_another_experiment_is_refused(run, tmp_path, change, said):
+    found = load_trained(run)
+    control = found
+    if change is not None:
+        part, key, value = change
+        old = getattr(found.config, part)
+        is_option = hasattr(old, "options") and key != "name"
+        changed = {"options": old.options | {key: value}} if is_option else {key: value}
+        config = dataclasses.replace(found.config, **{part: dataclasses.replace(old, **changed)})
+        control = dataclasses.replace(found, config=config, checkpoint=tmp_path / "other")
+    with pytest.raises(InputError, match=f"^--control=.*{said}"):
+        export_run(found, "int8", tmp_path / "export", control=control)
+    assert not (tmp_path / "export").exists()
+
+
 @pytest.mark.parametrize("which", ["best", "latest", "step-30"])
 def test_a_checkpoint_can_be_named(run, which):
     found = load_trained(run, which).checkpoint
@@ -147,6 +173,7 @@ REFUSED = {
     "there already": (["run", "--format", "int8", "--output", "run/checkpoints"], "--force"),
     "not an export": (["run", "--format", "int8", "--output", "run/checkpoints", "--force"], "is no export"),
     "control": (["run", "--format", "int8", "--control", "absent"], "--control=absent"),
+    "control is the run": (["run", "--format", "int8", "--control", "run"], "is the checkpoint that is exported"),
     "2 bits by torchao": (["run", "--format", "int2", "--backend", "torchao"], "no kernel for 2 bits"),
     "idle backend": (["run", "--format", "safetensors", "--backend", "torchao"], "Leave --backend out"),
     "idle control": (["run", "--format", "safetensors", "--control", "run"], "Leave --control out"),

@@ -41,7 +41,8 @@ def linear_cross_entropy(
     Args:
         hidden: (N, C), what the linear layer gets.
         weight: (V, C), its weight; may be an embedding's too.
-        targets: (N,) int64, 0 <= target < V, or `ignore_index`.
+        targets: (N,) int64, 0 <= target < V, or `ignore_index`; on accelerators the range is not checked here, since
+            that would wait for the device.
         bias: (V,), or None.
         ignore_index: the target that counts for nothing.
         reduction: "sum", or "mean" over the targets that count.
@@ -59,7 +60,8 @@ def linear_cross_entropy(
         https://arxiv.org/abs/2411.09009, for the problem; Hsu et al. 2024, Liger Kernel,
         https://arxiv.org/abs/2410.10989, for gradients in the forward pass.
     """
-    _check(hidden, weight, targets, label_smoothing, chunk)
+    _check(hidden, weight, targets, bias, label_smoothing, chunk)
+    _check_targets(targets, weight.shape[0], ignore_index)
     if reduction not in ("sum", "mean"):
         raise ValueError(f"reduction={reduction!r}: must be 'sum' or 'mean'; single losses are not kept.")
     device = hidden.device.type
@@ -187,11 +189,26 @@ def _add_product(total: Tensor, slope: Tensor, other: Tensor) -> None:
         total += _product(slope, other)
 
 
-def _check(hidden: Tensor, weight: Tensor, targets: Tensor, label_smoothing: float, chunk: int) -> None:
+def _check(
+    hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, label_smoothing: float, chunk: int
+) -> None:
     shapes = tuple(hidden.shape), tuple(weight.shape), tuple(targets.shape)
     if hidden.dim() != 2 or weight.dim() != 2 or hidden.shape[1:] != weight.shape[1:] or shapes[2] != shapes[0][:1]:
         raise ValueError("hidden, weight, targets must be (N, C), (V, C), (N,), not {}, {}, {}.".format(*shapes))
-    if chunk < 1:
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias must be ({weight.shape[0]},), one for each row of the weight, not {tuple(bias.shape)}.")
+    if not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1:
         raise ValueError(f"chunk={chunk} must be a number of rows, at least 1.")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing={label_smoothing} must be in [0, 1].")
+
+
+def _check_targets(targets: Tensor, num_classes: int, ignore_index: int) -> None:
+    if targets.dtype != torch.int64:
+        raise ValueError(f"targets must be int64, not {targets.dtype}.")
+    if targets.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    outside = ((targets < 0) | (targets >= num_classes)) & (targets != ignore_index)
+    if bool(outside.any()):
+        found = int(targets[outside][0])
+        raise ValueError(f"targets must be in [0, {num_classes}) or ignore_index={ignore_index}; one is {found}.")

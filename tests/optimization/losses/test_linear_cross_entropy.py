@@ -182,9 +182,26 @@ def test_compiled_it_is_the_same():
         ({"targets": torch.zeros(3, dtype=torch.int64)}, r"not \(13, 6\), \(17, 6\), \(3,\)"),
         ({"weight": torch.zeros(17, 5)}, r"\(17, 5\)"),
         ({"chunk": 0}, "chunk=0 must be a number of rows"),
+        ({"chunk": 2.0}, r"chunk=2\.0 must be a number of rows"),
+        ({"bias": torch.zeros(1)}, r"bias must be \(17,\).*not \(1,\)"),
+        ({"bias": torch.zeros(1, 17)}, r"bias must be \(17,\).*not \(1, 17\)"),
+        ({"targets": torch.zeros(13, dtype=torch.int32)}, r"int64, not torch\.int32"),
+        ({"targets": torch.full((13,), 17)}, r"in \[0, 17\).*one is 17"),
+        ({"targets": torch.full((13,), -1)}, r"ignore_index=-100; one is -1"),
         ({"label_smoothing": 2.0}, "must be in"),
     ],
-    ids=["targets", "weight", "chunk", "smoothing"],
+    ids=[
+        "targets",
+        "weight",
+        "chunk",
+        "fractional chunk",
+        "short bias",
+        "matrix bias",
+        "type of targets",
+        "large target",
+        "negative target",
+        "smoothing",
+    ],
 )
 def test_refused(change, message):
     hidden, weight, _, targets = problem()

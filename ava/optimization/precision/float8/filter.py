@@ -68,7 +68,7 @@ def select(
         else:
             converted.append(name)
     if not converted:
-        raise _nothing(skipped, impossible)
+        raise _nothing(model, skipped, impossible)
     return Selection(converted, skipped)
 
 
@@ -154,10 +154,10 @@ def _check_globs(key: str, globs: tuple[str, ...], linears: dict[str, nn.Linear]
 
 
 def _called(name: str) -> str:
-    return name or "the only layer"
+    return f"`{name}`" if name else "the only layer"
 
 
-def _nothing(skipped: dict[str, str], impossible: dict[str, str]) -> InputError:
+def _nothing(model: nn.Module, skipped: dict[str, str], impossible: dict[str, str]) -> InputError:
     """Nothing is left to convert; with the remedies that there are for these reasons."""
     shown = "; ".join(f"{_called(name)} {reason}" for name, reason in list(skipped.items())[:3])
     remedies = []
@@ -167,6 +167,10 @@ def _nothing(skipped: dict[str, str], impossible: dict[str, str]) -> InputError:
         remedies.append("name layers in precision.include, widen the model")
     if "excluded" in skipped.values():
         remedies.append("leave layers out of precision.exclude")
+    conv1d = sum(type(module).__name__ == "Conv1D" for module in model.modules())
+    if conv1d:
+        shown += f"{'; ' if shown else ''}the {conv1d} Conv1D of the model are no nn.Linear"
+        remedies.append("put nn.Linear in the place of Conv1D, with its weight transposed")
     hint = ", or ".join([", ".join(remedies), "set precision=bf16."] if remedies else ["set precision=bf16."])
     return InputError(
         "no linear layer would compute in FP8" + (f": {shown}." if shown else ": the model has none."),

@@ -70,6 +70,16 @@ def dequantize(plain: Plain, bits: int) -> Tensor:
     return weight_NGg.flatten(1)
 
 
+def check_floating(inputs: Tensor) -> None:
+    """Refuse inputs that `nn.Linear` refuses: in integers the outputs would be cut off.
+
+    Raises:
+        RuntimeError: the inputs are no floats.
+    """
+    if not inputs.is_floating_point():
+        raise RuntimeError(f"a quantized linear layer takes floating-point inputs, not {inputs.dtype}.")
+
+
 def pack(codes_NK: Tensor, bits: int) -> Tensor:
     """Codes of a few bits, several to a byte.
 

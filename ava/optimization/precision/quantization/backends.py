@@ -23,7 +23,7 @@ from ava.optimization.precision.quantization import int8_cpu
 from ava.optimization.precision.quantization.arithmetic import Plain
 from ava.optimization.precision.quantization.dequantizing_linear import DequantizingLinear
 from ava.optimization.precision.quantization.scheme import Scheme
-from ava.optimization.precision.quantization.torchao_linear import int4_linear, int8_linear
+from ava.optimization.precision.quantization.torchao_linear import TensorLinear, int4_linear, int8_linear
 
 Backend = Literal["torch.ao", "torchao", "torch"]
 CHOICES = ("auto", "torch.ao", "torchao")
@@ -68,6 +68,40 @@ def build_layer(plain: Plain, scheme: Scheme, backend: Backend, device: torch.de
     return int8_cpu.Int8CPULinear(plain) if backend == "torch.ao" else int8_linear(plain, device)
 
 
+def check_floats(model: nn.Module) -> None:
+    """Refuse a model that `build_layer` has layers in.
+
+    Raises:
+        InputError: so it is.
+    """
+    kinds = (DequantizingLinear, int8_cpu.Int8CPULinear, TensorLinear)
+    if any(isinstance(module, kinds) for module in model.modules()):
+        hint = "Quantize the model with float weights, each time anew; with inplace=True it is used up."
+        raise InputError("the model is quantized already.", hint=hint)
+
+
+def copied(model: nn.Module, instead: Mapping[int, object] | None = None) -> nn.Module:
+    """A deep copy.
+
+    Args:
+        model: the model.
+        instead: `id` of a part -> what stands in its place.
+
+    Raises:
+        InputError: the model holds what cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model, dict(instead or {}))
+    except (RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())[:150]
+        problem = f"the model cannot be copied, since it holds more than parameters and buffers ({reason})."
+        hint = (
+            "Where layers are pruned or normalised by hooks, make their weights parameters again first: "
+            "torch.nn.utils.prune.remove(layer, 'weight'), torch.nn.utils.remove_weight_norm(layer)."
+        )
+        raise InputError(problem, hint=hint) from error
+
+
 def with_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
     """A copy of a model with other layers in the place of some. The model is not touched, nor are those copied.
 
@@ -75,7 +109,7 @@ def with_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
         model: the model.
         layers: name of one of its modules -> what stands in the copy wherever that module stood.
     """
-    made = copy.deepcopy(model, {id(model.get_submodule(name)): layer for name, layer in layers.items()})
+    made = copied(model, {id(model.get_submodule(name)): layer for name, layer in layers.items()})
     forbid_fused_encoders(made, layers)
     return made
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ava.errors import InputError
 from ava.optimization.precision.quantization.arithmetic import Plain
 from ava.optimization.precision.quantization.inputs import of_batch
+from ava.optimization.precision.quantization.selection import quoted
 
 
 def calibrate(model: nn.Module, layers: Sequence[str], batches: Iterable[Any], most: int) -> dict[str, Plain]:
@@ -58,7 +59,7 @@ def calibrate(model: nn.Module, layers: Sequence[str], batches: Iterable[Any], m
 
 def _affine(name: str, low: float, high: float) -> Plain:
     if not math.isfinite(low) or not math.isfinite(high):
-        problem = f"the inputs of {name} were not finite on the calibration data."
+        problem = f"the inputs of {quoted(name)} were not finite on the calibration data."
         raise InputError(problem, hint="Quantize a model whose outputs are finite, on data as it was trained on.")
     low, high = min(low, 0.0), max(high, 0.0)  # 0, as padding gives it, has to stay 0
     scale = max((high - low) / 255, torch.finfo(torch.float32).tiny)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ava.optimization.precision.quantization.arithmetic import Plain, dequantize
+from ava.optimization.precision.quantization.arithmetic import Plain, check_floating, dequantize
 
 
 class DequantizingLinear(nn.Module):
@@ -29,6 +29,7 @@ class DequantizingLinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The layer's outputs."""
+        check_floating(inputs)
         plain: Plain = {name: self.get_buffer(name) for name in self.names}
         weight = dequantize(plain, self.bits).to(inputs.dtype)
         bias = plain["bias"].to(inputs.dtype) if "bias" in plain else None

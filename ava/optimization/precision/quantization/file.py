@@ -67,7 +67,7 @@ def write_model(path: Path, model: nn.Module, plain: Mapping[str, Plain], scheme
         scheme: of all of them; None where there are none.
 
     Raises:
-        InputError: the model keeps what is no tensor.
+        InputError: the model keeps what is no tensor, or the file cannot be written.
     """
     from safetensors.torch import save
 
@@ -80,7 +80,14 @@ def write_model(path: Path, model: nn.Module, plain: Mapping[str, Plain], scheme
         "aliases": aliases,
     }
     # `save_file` would make a file that only its owner may read.
-    path.write_bytes(save({name: t.cpu().contiguous() for name, t in tensors.items()}, {_KEY: json.dumps(about)}))
+    content = save({name: t.cpu().contiguous() for name, t in tensors.items()}, {_KEY: json.dumps(about)})
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        hint = "Give a file in a directory that is there and can be written to."
+        raise InputError(
+            f"the file cannot be written ({error.strerror}).", key="path", value=path, hint=hint
+        ) from error
 
 
 def _check_state(model: nn.Module, plain: Mapping[str, Plain]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ava.optimization.precision.quantization.arithmetic import Plain
+from ava.optimization.precision.quantization.arithmetic import Plain, check_floating
 
 _ENGINES = ("x86", "fbgemm", "onednn")
 _KERNELS = ("linear_prepack", "linear_unpack", "linear_dynamic", "linear_with_input_q_dq_qweight_dq_output_fp32")
@@ -42,6 +42,7 @@ class Int8CPULinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The layer's outputs."""
+        check_floating(inputs)
         rows = inputs.detach().reshape(-1, inputs.shape[-1]).float()  # the kernels have no gradients, not zero ones
         if self.input_range is None:
             outputs = torch.ops.quantized.linear_dynamic(rows, self.packed, not self.has_vnni)

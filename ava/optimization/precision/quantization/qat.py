@@ -8,20 +8,20 @@ The weights stay floats under their own names, so that optimizers, averages and 
 
 from __future__ import annotations
 
-import copy
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from ava.errors import InputError, nearest
-from ava.optimization.precision.quantization.backends import replace_everywhere
+from ava.optimization.precision.quantization.backends import copied, replace_everywhere
 from ava.optimization.precision.quantization.scheme import Bits, Scheme
 from ava.optimization.precision.quantization.selection import choose_group_size, select
 from ava.optimization.precision.torchao import import_torchao, quiet
 
 Weight = Literal["int8", "int4", "int2"]
 BITS: dict[str, Bits] = {"int8": 8, "int4": 4, "int2": 2}
+KEY = "precision.qat"
 _ROUNDS = "weight_fake_quantizer"
 """What torchao's rounding layers have."""
 
@@ -39,7 +39,7 @@ def scheme_of(model: nn.Module, weight: str, group_size: int | None = None) -> S
     """
     if weight not in BITS:
         problem = f"no training for such weights; there are: {', '.join(BITS)}."
-        raise InputError(problem, key="qat", value=weight, hint=nearest(weight, BITS))
+        raise InputError(problem, key=KEY, value=weight, hint=nearest(weight, BITS))
     bits = BITS[weight]
     size = None if bits == 8 else group_size or choose_group_size(without_rounding(model), bits)
     return Scheme(bits, "dynamic" if bits == 8 else "float", size)
@@ -64,10 +64,13 @@ def prepare_qat(model: nn.Module, weight: Weight, group_size: int | None = None)
     Reference: Jacob et al. 2018, https://arxiv.org/abs/1712.05877; Bengio et al. 2013, https://arxiv.org/abs/1308.3432
     """
     scheme = scheme_of(model, weight, group_size)
-    chosen = set(select(model, scheme.bits, scheme.group_size).chosen)
+    try:
+        chosen = set(select(model, scheme.bits, scheme.group_size).chosen)
+    except InputError as error:
+        raise error.at(KEY, weight) from None
     if "" in chosen:
         problem = "the model is itself the layer to replace, which cannot be done in place."
-        raise InputError(problem, hint="Put it into a module: `nn.Sequential(layer)`.")
+        raise InputError(problem, key=KEY, value=weight, hint="Put it into a module: `nn.Sequential(layer)`.")
     api = import_torchao("torchao.quantization", "quantization-aware training")
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     layers = {name: model.get_submodule(name) for name in chosen}
@@ -85,7 +88,7 @@ def without_rounding(model: nn.Module) -> nn.Module:
         return model
     api = import_torchao("torchao.quantization", "quantization-aware training")
     qat = import_torchao("torchao.quantization.qat", "quantization-aware training")
-    plain = copy.deepcopy(model)
+    plain = copied(model)
     layers = {name: module for name, module in plain.named_modules() if hasattr(module, _ROUNDS)}
     with quiet():
         api.quantize_(plain, qat.QATConfig(step="convert"))

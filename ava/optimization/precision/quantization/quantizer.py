@@ -10,13 +10,14 @@ The caller's model is left as it is, unless `inplace=True` says otherwise.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy
 import torch
 from torch import Tensor, nn
 
@@ -25,7 +26,9 @@ from ava.optimization.precision.fused_encoders import forbid_fused_encoders
 from ava.optimization.precision.quantization.arithmetic import Plain
 from ava.optimization.precision.quantization.backends import (
     build_layer,
+    check_floats,
     choose_backend,
+    copied,
     put_layers,
     with_layers,
 )  # fmt: skip
@@ -105,10 +108,11 @@ class ModelQuantizer:
         Raises:
             InputError: there is nothing to quantize, or something for it is missing on this machine.
         """
+        check_floats(self.model)
         if self.quantization_type != "qat":
             return self._quantize(self.model, self.inplace)
         choose_backend(self.backend_asked, self._choose_scheme(self.model), _device(self.model))
-        model = self.model if self.inplace else copy.deepcopy(self.model)
+        model = self.model if self.inplace else copied(self.model)
         weight: Any = next(name for name, bits in BITS.items() if bits == self.bits)
         prepare_qat(model, weight, self.group_size)
         return model
@@ -239,9 +243,16 @@ def _device(model: nn.Module) -> torch.device:
 
 def _twin(model: nn.Module) -> nn.Module:
     """A copy to be called: calls may change buffers."""
-    return copy.deepcopy(model).eval()
+    return copied(model).eval()
 
 
-def _forked(device: torch.device) -> AbstractContextManager[None]:
-    """Within it random numbers may be drawn, and after it none were."""
-    return torch.random.fork_rng([device] if device.type == "cuda" else [])
+@contextmanager
+def _forked(device: torch.device) -> Iterator[None]:
+    """Within it random numbers of torch, numpy and Python may be drawn, and after it none were."""
+    python, arrays = random.getstate(), numpy.random.get_state()
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(python)
+        numpy.random.set_state(arrays)

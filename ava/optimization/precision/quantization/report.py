@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ava.errors import InputError
+from ava.optimization.precision.fused_encoders import forbid_fused_encoders
 from ava.optimization.precision.quantization.inputs import Inputs
-from ava.optimization.precision.quantization.selection import Selection
+from ava.optimization.precision.quantization.selection import Selection, counted, quoted
 
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
 BATCH_SIZES = (1, 64)
 _ROUNDS, _FEW, _SHORTEST, _LONG = 7, 3, 2e-3, 0.5
 """Turns of each model; turns where one takes more than `_LONG` seconds; the seconds that one takes at least."""
+
+_CACHE = "past_key_values"
 
 
 @dataclass
@@ -35,7 +40,7 @@ class QuantizationReport:
         share: of the parameters, those that were quantized, from 0 to 1.
         size: bytes of the stored tensors, each tied weight once: before, after.
         latency_ms: batch size -> milliseconds of wall time a call, median: before, after.
-        output_error: |quantized - before| / |before| of the outputs, root mean square.
+        output_error: |quantized - before| / |before| of the outputs, or of the `logits` among them, root mean square.
         metrics: name -> value on the caller's data: before, after.
         notes: what a user should know.
     """
@@ -66,12 +71,13 @@ class QuantizationReport:
         return rows
 
     def __str__(self) -> str:
-        lines = [f"{self.scheme}, run by {self.backend}: {len(self.layers)} layers, {self.share:.1%} of the parameters"]
+        title = f"{counted(len(self.layers), 'layer')}, {percent(self.share)} of the parameters"
+        lines = [f"{self.scheme}, run by {self.backend}: {title}", *self.notes]
         for row in self.rows():
             cells = ("" if row[key] is None else f"{row[key]:.4g}" for key in ("before", "after", "ratio"))
             lines.append("{:16} {:>10} {:>10} {:>7}".format(row[""], *cells))
-        lines += [f"{name} stays: {reason}" for name, reason in self.skipped.items()]
-        return "\n".join([*lines, *self.notes])
+        lines += [f"{quoted(name)} stays: it {reason}" for name, reason in self.skipped.items()]
+        return "\n".join(lines)
 
 
 def measure(
@@ -101,7 +107,7 @@ def measure(
 
 
 def _measure_calls(report: QuantizationReport, before: nn.Module, after: nn.Module, inputs: Inputs) -> None:
-    expected = inputs.call(before)
+    expected = inputs.call(_without_fused(before, report.layers))
     report.output_error = output_error(expected, _checked(lambda: inputs.call(after)))
     if report.output_error is None:
         found = type(expected).__name__
@@ -111,7 +117,24 @@ def _measure_calls(report: QuantizationReport, before: nn.Module, after: nn.Modu
         return
     device = next((tensor.device for tensor in before.parameters()), torch.device("cpu"))
     for size in BATCH_SIZES:
-        report.latency_ms[size] = latency(before, after, inputs.resized(size).on(device), device)
+        resized = inputs.resized(size).on(device)
+        try:
+            resized.call(before)
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            report.notes.append(f"Latency at batch {size} was not measured: the model itself fails there ({reason}).")
+        else:
+            report.latency_ms[size] = _checked(partial(latency, before, after, resized, device))
+
+
+def _without_fused(model: nn.Module, layers: Iterable[str]) -> nn.Module:
+    """A copy over the same parameters that calls `layers` as the quantized model does.
+
+    Torch's fused encoders give other values where there is padding, which is no error of the rounding.
+    """
+    made = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+    forbid_fused_encoders(made, {name: made.get_submodule(name) for name in layers})
+    return made
 
 
 def _metrics(evaluate: Evaluate, model: nn.Module) -> dict[str, float]:
@@ -150,21 +173,31 @@ def latency(before: nn.Module, after: nn.Module, inputs: Inputs, device: torch.d
 
 
 def output_error(before: Any, after: Any) -> float | None:
-    """|after - before| / |before|, over all tensors of the outputs; None where they hold none, or not the same."""
-    ours, theirs = list(_tensors(before)), list(_tensors(after))
+    """|after - before| / |before|, over the floats of the outputs; None where they hold none, or not the same.
+
+    Where there are `logits` nothing else counts, and what is the same infinity or NaN in both does not either.
+    """
+    ours, theirs = ([x for x in _tensors(_main(outputs)) if x.is_floating_point()] for outputs in (before, after))
     if not ours or [tensor.shape for tensor in ours] != [tensor.shape for tensor in theirs]:
         return None
-    pairs = list(zip(ours, theirs, strict=True))
-    error = sum(float((b.double() - a.double()).square().sum()) for a, b in pairs)
-    size = sum(float(a.double().square().sum()) for a, _ in pairs)
+    error = size = 0.0
+    for a, b in zip(map(Tensor.double, ours), map(Tensor.double, theirs), strict=True):
+        counts = a.isfinite() | ~((a == b) | (a.isnan() & b.isnan()))
+        error += float((b[counts] - a[counts]).square().sum())
+        size += float(a[counts].square().sum())
     return math.sqrt(error / size) if size else math.sqrt(error)
+
+
+def percent(share: float) -> str:
+    """A share in per cent; small ones with the first digit that they have."""
+    return f"{share:.1%}" if share >= 0.001 or not share else f"{100 * share:.1g}%"
 
 
 def remarks(selection: Selection) -> list[str]:
     """What a reader of the figures has to know."""
     if selection.share >= 0.5:
         return []
-    return [f"Only {selection.share:.1%} of the parameters are in quantized layers; the rest is as it was."]
+    return [f"Only {percent(selection.share)} of the parameters are in quantized layers; the rest is as it was."]
 
 
 @contextmanager
@@ -192,8 +225,14 @@ def _seconds(model: nn.Module, inputs: Inputs, device: torch.device, repeats: in
     return (time.perf_counter() - start) / repeats
 
 
+def _main(outputs: Any) -> Any:
+    """The logits among outputs, else all of them."""
+    found = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
+    return found if isinstance(found, Tensor) else outputs
+
+
 def _tensors(outputs: Any, seen: frozenset[int] = frozenset()) -> Iterator[Tensor]:
-    """All tensors in mappings, sequences, dataclasses and other objects with attributes."""
+    """All tensors in mappings, sequences, dataclasses and other objects with attributes, but for a decoder's cache."""
     if isinstance(outputs, Tensor):
         yield outputs
         return
@@ -201,12 +240,12 @@ def _tensors(outputs: Any, seen: frozenset[int] = frozenset()) -> Iterator[Tenso
         return
     parts: Iterable[Any] = ()
     if isinstance(outputs, Mapping):
-        parts = outputs.values()
+        parts = [part for name, part in outputs.items() if name != _CACHE]
     elif isinstance(outputs, list | tuple):
         parts = outputs
     elif is_dataclass(outputs):
-        parts = [getattr(outputs, item.name, None) for item in fields(outputs)]
+        parts = [getattr(outputs, item.name, None) for item in fields(outputs) if item.name != _CACHE]
     elif hasattr(outputs, "__dict__"):
-        parts = vars(outputs).values()
+        parts = [part for name, part in vars(outputs).items() if name != _CACHE]
     for part in parts:
         yield from _tensors(part, seen | {id(outputs)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -105,6 +105,8 @@ def _why_not(layer: nn.Linear, owners: Counter[int]) -> str | None:
         return "shares its weight with another module, which has to keep it"
     if layer._forward_hooks or layer._forward_pre_hooks:
         return "has hooks, which would be lost"
+    if layer.in_features == 1:
+        return "has 1 input, so that scales would take as much as weights"
     if not layer.weight.is_floating_point() or layer.weight.is_meta:
         return f"has weights of {layer.weight.dtype} on {layer.weight.device}"
     return None
@@ -118,19 +120,44 @@ def _why_not_in_groups(layer: nn.Linear, bits: int, group_size: int | None) -> s
     return None
 
 
+def counted(number: int, noun: str) -> str:
+    """1 layer, 2 layers."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def quoted(name: str) -> str:
+    """How a layer is called in a sentence."""
+    return f"`{name}`" if name else "the model itself"
+
+
+def other_layers(model: nn.Module) -> str:
+    """The layers with weights that are no `nn.Linear`, such as "8 layers of Conv1D"; empty where there are none."""
+    kinds = Counter(type(module).__name__ for module in model.modules() if _has_matrix(module))
+    return ", ".join(f"{counted(number, 'layer')} of {kind}" for kind, number in kinds.most_common())
+
+
+def _has_matrix(module: nn.Module) -> bool:
+    own = module.parameters(recurse=False)
+    return not isinstance(module, nn.Linear | nn.Embedding) and any(parameter.ndim > 1 for parameter in own)
+
+
 def _nothing(model: nn.Module, bits: int, skipped: dict[str, str]) -> InputError:
-    if not skipped:
-        kinds = ", ".join(sorted(set(_kinds(model)))) or "none"
-        problem = f"there is nothing to quantize: the model has no linear layer (its layers with weights: {kinds})."
-        return InputError(problem, hint="Convolutions and embeddings are left as they are; export it as it is.")
-    name, reason = next(iter(skipped.items()))
-    problem = f"there is nothing to quantize: no linear layer of {len(skipped)} fits; {name or 'the model'} {reason}."
-    fits_in_rows = bits < 8 and any("multiple" in why for why in skipped.values())
-    return InputError(problem, hint="Use 8 bits, which fit every width." if fits_in_rows else None)
-
-
-def _kinds(model: nn.Module) -> Iterator[str]:
-    return (type(m).__name__ for m in model.modules() if next(m.parameters(recurse=False), None) is not None)
+    others, why = other_layers(model), []
+    if others:
+        why.append(f"the model has {others}, and only nn.Linear is quantized")
+    if skipped:
+        name, reason = min(skipped.items(), key=lambda item: "multiple" not in item[1])
+        if len(skipped) == 1:
+            why.append(f"its only nn.Linear, {quoted(name)}, {reason}")
+        else:
+            why.append(f"none of its {len(skipped)} nn.Linear layers fits: {quoted(name)} {reason}")
+    problem = f"there is nothing to quantize: {'; '.join(why) or 'the model has no layer with weights for it'}."
+    hint = "Leave the model as it is, or build it with nn.Linear."
+    if "Conv1D" in others:
+        hint = "Put nn.Linear in the place of each Conv1D, with its weight transposed, or leave the model as it is."
+    elif bits < 8 and any("multiple" in reason for reason in skipped.values()):
+        hint = "Use 8 bits, which fit every width."
+    return InputError(problem, hint=hint)
 
 
 def _linear(model: nn.Module, name: str) -> nn.Linear:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ava.errors import InputError
-from ava.optimization.precision.quantization.arithmetic import Plain, unpack
+from ava.optimization.precision.quantization.arithmetic import Plain, check_floating, unpack
 from ava.optimization.precision.torchao import import_torchao
 
 _INNER_TILES, _PADDED_INPUTS = 8, 1024
@@ -44,6 +44,7 @@ class TensorLinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The layer's outputs."""
+        check_floating(inputs)
         # A fixed scale of the inputs has the shape that rows of a matrix need.
         rows = inputs.reshape(-1, inputs.shape[-1]).to(self.compute)
         if rows.shape[0]:

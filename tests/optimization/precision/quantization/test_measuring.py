@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 from torch.utils.data import DataLoader, TensorDataset
 
 from ava.errors import InputError
 from ava.optimization import ModelQuantizer
+from ava.optimization.precision.quantization.report import output_error, percent
 from tests.optimization.precision.quantization.models import mlp
 from tests.optimization.precision.quantization.test_quantizer import INPUTS
 
@@ -184,3 +188,141 @@ def test_a_layer_whose_weight_the_model_reads_itself_stays(kind, bits):
 def test_a_model_that_reads_a_weight_and_gave_no_example_is_told_the_remedy():
     with pytest.raises(InputError, match=r"fails where the model itself does not.*'weight'.*example_inputs"):
         ModelQuantizer(Reader(), evaluate=lambda m: {"x": m(INPUTS).sum()}).quantize()
+
+
+class Recurrent(nn.Module):
+    """(B, T, 8) and a state whose second dimension is B -> (B, T, 64)."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm, self.head = nn.LSTM(8, 16, batch_first=True), nn.Linear(16, 64)
+
+    def forward(self, values, state):
+        return self.head(self.lstm(values, state)[0])
+
+
+class Fixed(nn.Module):
+    """Takes 16 samples or 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = mlp()
+        self.register_buffer("shift", torch.zeros(16, 64))
+
+    def forward(self, inputs):
+        return self.net(inputs + self.shift)
+
+
+def encoder(batch_first: bool) -> nn.TransformerEncoder:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(64, 4, 128, batch_first=batch_first)
+    return nn.TransformerEncoder(layer, 1, enable_nested_tensor=batch_first).eval()
+
+
+MASK = nn.Transformer.generate_square_subsequent_mask(7)
+OF_ONE_SIZE = {
+    "sequence first": (lambda: encoder(False), {"src": torch.ones(7, 3, 64), "mask": MASK}, set()),
+    "state": (Recurrent, {"values": torch.ones(3, 5, 8), "state": (torch.zeros(1, 3, 16),) * 2}, set()),
+    "fixed": (Fixed, {"inputs": INPUTS}, {1}),
+}
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "static"])
+@pytest.mark.parametrize(("model", "example", "sizes"), OF_ONE_SIZE.values(), ids=OF_ONE_SIZE.keys())
+def test_calls_that_no_other_batch_fits_have_no_latency(model, example, sizes, kind):
+    made = ModelQuantizer(model(), kind, calibration_loader=[example] * 2 if kind == "static" else None)
+    made.example_inputs = example
+    made.quantize()
+    assert set(made.report.latency_ms) == sizes
+    assert "Latency at batch 64 was not measured" in str(made.report)
+    assert 0 < made.report.output_error < 0.03
+
+
+def test_padding_in_a_fused_encoder_is_no_error_of_rounding():
+    padding = torch.zeros(3, 7, dtype=torch.bool)
+    padding[1, 3:] = True
+    torch.manual_seed(0)
+    example = {"src": torch.randn(3, 7, 64), "src_key_padding_mask": padding}
+    made = ModelQuantizer(encoder(True), example_inputs=example)
+    made.quantize()
+    assert 0 < made.report.output_error < 0.01
+
+
+ONE, MINUS = torch.ones(2), torch.tensor([1.0, -torch.inf])
+PAIRS = {
+    "integers": ((ONE, torch.tensor([10000])), (1.1 * ONE, torch.tensor([10000])), 0.1),
+    "logits": ({"logits": ONE, "hidden": 9 * ONE}, {"logits": 1.1 * ONE, "hidden": 9 * ONE}, 0.1),
+    "logits of an object": (Output(ONE, 9 * ONE), Output(1.1 * ONE, 9 * ONE), 0.1),
+    "cache": ({"last": ONE, "past_key_values": (9 * ONE,)}, {"last": 1.1 * ONE, "past_key_values": ()}, 0.1),
+    "same infinity": (MINUS, torch.tensor([1.1, -torch.inf]), 0.1),
+    "same nan": (torch.tensor([1.0, torch.nan]), torch.tensor([1.1, torch.nan]), 0.1),
+    "only integers": (torch.tensor([1]), torch.tensor([1]), None),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "error"), PAIRS.values(), ids=PAIRS.keys())
+def test_the_error_counts(before, after, error):
+    assert output_error(before, after) == (None if error is None else pytest.approx(error, rel=1e-5))
+
+
+def test_a_nan_that_rounding_made_counts():
+    assert not output_error(ONE, torch.tensor([1.0, torch.nan])) < 1
+
+
+def test_random_numbers_of_python_and_numpy_stay():
+    class Drawing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = mlp()
+
+        def forward(self, inputs):
+            return self.net(inputs) + 0 * random.random() * np.random.rand()
+
+    python, arrays = random.getstate(), np.random.get_state()
+    ModelQuantizer(Drawing(), example_inputs=INPUTS).quantize()
+    assert random.getstate() == python
+    assert np.array_equal(np.random.get_state()[1], arrays[1])
+    assert np.random.get_state()[2] == arrays[2]
+
+
+def test_a_model_that_is_quantized_already_is_refused():
+    made = ModelQuantizer(mlp(), inplace=True)
+    made.quantize()
+    with pytest.raises(InputError, match="quantized already"):
+        made.quantize()
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "qat"])
+def test_a_pruned_model_is_told_the_remedy(kind):
+    model = mlp()
+    prune.l1_unstructured(model[0], "weight", 0.5)
+    with pytest.raises(InputError, match=r"prune\.remove.*remove_weight_norm"):
+        ModelQuantizer(model, kind).quantize()
+
+
+def test_saving_where_there_is_no_directory_is_refused(tmp_path):
+    made = ModelQuantizer(mlp())
+    made.quantize()
+    with pytest.raises(InputError, match=r"absent.*No such file"):
+        made.save(tmp_path / "absent" / "a.safetensors")
+
+
+@pytest.mark.parametrize(("bits", "backend"), [(8, "auto"), (8, "torchao"), (4, "auto"), (2, "auto")])
+def test_integers_are_refused_as_a_linear_layer_refuses_them(bits, backend):
+    quantized = ModelQuantizer(mlp(), bits=bits, backend=backend).quantize()
+    with pytest.raises(RuntimeError, match=r"floating-point inputs, not torch\.int64"):
+        quantized(torch.ones(2, 64, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("share", "words"), [(0.613, "61.3%"), (0.0005, "0.05%"), (0.0, "0.0%")], ids=["large", "small", "none"]
+)
+def test_small_shares_are_not_rounded_to_nothing(share, words):
+    assert percent(share) == words
+
+
+def test_the_report_says_first_that_most_stays():
+    made = ModelQuantizer(nn.Sequential(nn.Embedding(1000, 64), mlp()))
+    made.quantize()
+    assert str(made.report).splitlines()[1].startswith("Only ")

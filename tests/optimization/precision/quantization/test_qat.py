@@ -116,8 +116,20 @@ def test_a_layer_under_two_names_rounds_under_both(weight):
     ids=["weights", "no linear layer", "too narrow", "a layer alone"],
 )
 def test_what_cannot_be_is_refused(model, weight, words):
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=rf"^precision\.qat={weight}: .*{words}"):
         prepare_qat(model(), weight)
+
+
+@pytest.mark.parametrize("weight", ["int8", "int4"])
+def test_a_layer_of_one_input_stays_in_training_and_in_conversion(weight):
+    """The rounding in training cannot take rows of one number."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(1, 64), nn.Tanh(), nn.Linear(64, 16))
+    assert prepare_qat(model, weight) == ["2"]
+    model(torch.randn(8, 1)).sum().backward()
+    converted = convert_qat(model, weight)
+    assert type(converted[0]) is nn.Linear
+    assert type(converted[2]) is not nn.Linear
 
 
 def test_training_with_2_bits_beats_rounding_to_them_afterwards():

@@ -14,6 +14,14 @@ class Scaled(nn.Linear):
         return 2 * super().forward(inputs)
 
 
+class Conv1D(nn.Module):
+    """A linear layer with its weight the other way round, as GPT-2 has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4, 4))
+
+
 def hooked():
     layer = nn.Linear(64, 64)
     layer.register_forward_hook(lambda *_: None)
@@ -25,9 +33,10 @@ def hooked():
     [
         (lambda: Scaled(64, 64), "is a Scaled"),
         (hooked, "has hooks"),
+        (lambda: nn.Linear(1, 64), "has 1 input"),
         (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(64, 64)), "is a ParametrizedLinear"),
     ],
-    ids=["subclass", "hooks", "parametrized"],
+    ids=["subclass", "hooks", "one input", "parametrized"],
 )
 def test_what_computes_otherwise_stays(layer, reason):
     found = select(nn.Sequential(nn.Linear(64, 64), layer()), 8, None)
@@ -65,11 +74,20 @@ def test_widths_that_fit_no_group_stay():
 @pytest.mark.parametrize(
     ("model", "bits", "group", "words"),
     [
-        (lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)), 8, None, "BatchNorm2d, Conv2d"),
-        (lambda: nn.Sequential(nn.ReLU()), 8, None, "none"),
+        (
+            lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)),
+            8,
+            None,
+            "1 layer of Conv2d, and only nn.Linear",
+        ),
+        (lambda: nn.Sequential(nn.LSTM(4, 4), nn.LSTM(4, 4)), 8, None, r"2 layers of LSTM.*build it with nn\.Linear"),
+        (lambda: nn.Sequential(Conv1D(), Conv1D()), 8, None, r"2 layers of Conv1D.*nn\.Linear in the place of each"),
+        (lambda: nn.Sequential(nn.ReLU()), 8, None, "no layer with weights"),
+        (lambda: nn.Sequential(Scaled(4, 4)), 8, None, "its only nn.Linear, `0`, is a Scaled"),
+        (lambda: nn.Linear(1, 8), 8, None, "the model itself, has 1 input"),
         (lambda: nn.Sequential(nn.Linear(10, 10)), 4, 32, "Use 8 bits"),
     ],
-    ids=["convolutions", "no weights", "too narrow"],
+    ids=["convolutions", "lstm", "conv1d", "no weights", "only a subclass", "one input", "too narrow"],
 )
 def test_nothing_to_quantize_is_an_error(model, bits, group, words):
     with pytest.raises(InputError, match=words):
