@@ -1,5 +1,8 @@
 """The batch-size finder: the largest that fits, measured; the run is afterwards what it was."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -87,7 +90,7 @@ def test_measures_the_peak_of_a_step():
     assert 0 < free_memory() < 2**50
 
 
-def test_the_largest_that_fits_a_given_limit():
+def the_largest_that_fits_a_given_limit():
     """Measured on both sides: what was found fits; a quarter more does not."""
     run = hungry_run()
     with trying(run, 2**60) as trials:
@@ -114,7 +117,7 @@ def test_ends_at_the_data():
     assert (batch.ended, batch.micro_batch, batch.batch_size) == ("data", most, 3 * most)
 
 
-def test_fewest_micro_batches():
+def fewest_micro_batches():
     run = hungry_run("trainer.batch_size=120")
     with trying(run, 2**60) as trials:
         trials.warm_up()
@@ -124,6 +127,14 @@ def test_fewest_micro_batches():
     assert find_accumulate(run, 2**60) == 1
     assert find_accumulate(run, (half + whole) // 2) == 2
     assert run.loader.accumulate == 1
+
+
+@pytest.mark.parametrize("check", ["the_largest_that_fits_a_given_limit", "fewest_micro_batches"])
+def test_in_a_process_of_its_own(check):
+    """What other tests have left in this one would be measured too."""
+    command = [sys.executable, "-c", f"from tests.training import test_batch_size; test_batch_size.{check}()"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 CASES = {

@@ -304,7 +304,7 @@ def test_a_pruned_model_is_told_the_remedy(kind):
 def test_saving_where_there_is_no_directory_is_refused(tmp_path):
     made = ModelQuantizer(mlp())
     made.quantize()
-    with pytest.raises(InputError, match=r"absent.*No such file"):
+    with pytest.raises(InputError, match="No such file"):
         made.save(tmp_path / "absent" / "a.safetensors")
 
 
