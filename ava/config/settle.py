@@ -14,7 +14,7 @@ from ava.config.sections import Precision
 from ava.config.validate import gather
 from ava.errors import InputError
 from ava.optimization.precision.float8.training import check_float8
-from ava.optimization.precision.support import choose, refuse_unsupported
+from ava.optimization.precision.support import choose, is_emulated, refuse_unsupported
 
 
 def settle(config: Config, device: torch.device) -> tuple[Config, list[str]]:
@@ -44,6 +44,8 @@ def settle(config: Config, device: torch.device) -> tuple[Config, list[str]]:
             raise gather(problems)
         remarks.insert(0, f"precision=auto takes {name}: {why}.")
     refuse_unsupported(precision.name, device, emulate=precision.emulate)
+    if is_emulated(precision.name, device):
+        remarks.append(f"This processor has no instructions for {precision.name}: expect it to be slower than fp32.")
     if precision.name == "fp8":
         of_fp8 = {key: value for key, value in float8_options(precision).items() if key not in ("include", "exclude")}
         check_float8(device=device, **of_fp8)

@@ -9,7 +9,7 @@ import ava
 from ava.config.compose import compose
 from ava.config.settle import settle
 from ava.errors import InputError
-from ava.optimization.precision.support import choose
+from ava.optimization.precision.support import choose, is_emulated
 from ava.training.kernels import kernel_settings
 
 CPU = torch.device("cpu")
@@ -34,7 +34,9 @@ def test_auto_leaves_nothing_idle_behind():
 
 def test_what_is_said_is_left_alone():
     given = config("precision=fp16", "precision.init_scale=8")
-    assert settle(given, CPU) == (given, [])
+    settled, remarks = settle(given, CPU)
+    assert settled == given
+    assert bool(remarks) == is_emulated("fp16", CPU)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ first.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import torch
@@ -85,6 +86,13 @@ def choose(device: torch.device) -> tuple[str, str]:
     return "fp32", f"{named(device)} has no autocast to 16 bits"
 
 
+def is_emulated(name: str, device: torch.device) -> bool:
+    """Whether a processor has no instructions for a 16-bit type, so that it is much slower than float32."""
+    if device.type != "cpu" or name not in ("bf16", "fp16"):
+        return False
+    return not (_multiplies_bf16() if name == "bf16" else _knows("avx512_fp16", "amx_fp16", "fphp", "asimdhp"))
+
+
 def _has_tf32(device: torch.device) -> bool:
     if device.type != "cuda" or torch.version.hip:
         return False
@@ -96,9 +104,15 @@ def _has_bf16(device: torch.device) -> bool:
 
 
 def _multiplies_bf16() -> bool:
-    """Whether this processor has AVX-512 BF16, AMX or Arm's BF16 instructions; unknown counts as no."""
+    """Whether this processor has AVX-512 BF16, AMX or Arm's BF16 instructions."""
+    return _knows("avx512_bf16", "amx_bf16", "bf16")
+
+
+@functools.cache
+def _knows(*flags: str) -> bool:
+    """Whether the processor names one of these instruction sets; unknown counts as no."""
     try:
         words = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
     except OSError:
         return False
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(words)
+    return not set(flags).isdisjoint(words)
