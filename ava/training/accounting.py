@@ -40,7 +40,7 @@ class Accounting:
         facts = accounting.facts(run.seconds)             # for the summary
 
     Args:
-        run: the training, where this session begins.
+        run: the training, before its first step.
     """
 
     def __init__(self, run: Run) -> None:

@@ -32,7 +32,8 @@ class CloseLook:
         self.activations = None if run.is_compiled else ActivationWatch(run.model)
         self.small = SmallBatch(run.parameters)
         self._norm: Tensor | None = None
-        self._scale = None if run.policy.loss_scale is None else run.policy.loss_scale.scale
+        # The end of the step changes it in place.
+        self._scale = None if run.policy.loss_scale is None else run.policy.loss_scale.scale.clone()
 
     @contextmanager
     def micro_batch(self, index: int) -> Iterator[None]:

@@ -246,3 +246,13 @@ def test_the_finder_does_not_search_in_steps_that_overflow():
         assert len({probe.loss for probe in findings.probes}) == len(findings.probes)
         found.append(findings.chosen.lr)
     assert found[0] == pytest.approx(found[1], rel=0.3)
+
+
+def test_a_scale_that_grows_in_a_step_is_not_taken_for_the_one_it_had():
+    found = []
+    for interval in (1, 2000):
+        scaling = ("precision.init_scale=64", f"precision.growth_interval={interval}")
+        run, _ = small_run("precision=fp16", *scaling, "trainer.accumulate=4", "health.detail_every=1", "model=mlp")
+        (report,) = steps(run, 1)
+        found.append(report.detail.draw.estimates())
+    assert found[0] == pytest.approx(found[1])
