@@ -26,6 +26,7 @@ from ava.bench import machine
 from ava.bench.arms import ava_loop
 from ava.bench.tables import show
 from ava.bench.trainings import positive
+from ava.bench.turns import seconds_per_call
 from ava.bench.workloads import WORKLOADS, Workload
 from ava.data.loader import Batch, TrainingLoader
 from ava.optimization import OptimizerFactory
@@ -105,19 +106,10 @@ def take_turns(steps: dict[str, Step], rounds: int) -> dict[str, list[float]]:
     for number in range(rounds + 1):
         # In a new order each round: who follows whom decides whose data is still in the caches.
         for arm in random.Random(number).sample(list(steps), len(steps)):
-            cost = _turn(steps[arm])
+            cost = seconds_per_call(steps[arm], SHORTEST)
             if number:
                 costs[arm].append(cost)
     return costs
-
-
-def _turn(step: Step) -> float:
-    step()
-    count, start = 0, time.process_time()
-    while (elapsed := time.process_time() - start) < SHORTEST or not count:
-        step()
-        count += 1
-    return elapsed / count
 
 
 def _step(network: torch.nn.Module, run: Run, batch: Batch) -> None:

@@ -16,17 +16,17 @@ import gc
 import json
 import random
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ava.bench import machine
-from ava.bench.health_arms import ARMS, Arm, Step
+from ava.bench.health_arms import ARMS, Arm
 from ava.bench.parameter_sets import SETS, ParameterSet
 from ava.bench.tables import show
 from ava.bench.trainings import positive
+from ava.bench.turns import seconds_per_call
 
 COLUMNS = {
     "set": "set", "arm": "arm", "base": "over", "ratio": "CPU ratio", "target": "target", "reached": "reached",
@@ -78,20 +78,10 @@ def take_turns(arms: list[Arm], parameter_set: ParameterSet, rounds: int) -> dic
     for number in range(rounds + WARM_UP):
         # In a new order each round: who follows whom decides whose data is still in the caches.
         for arm in random.Random(number).sample(arms, len(arms)):
-            cost = _turn(made[arm.name]) / arm.num_steps
+            cost = seconds_per_call(made[arm.name], SHORTEST) / arm.num_steps
             if number >= WARM_UP:
                 costs[arm.name].append(cost)
     return costs
-
-
-def _turn(step: Step) -> float:
-    """Processor seconds per call; the first call brings the arm's data to the caches and does not count."""
-    step()
-    count, start = 0, time.process_time()
-    while (elapsed := time.process_time() - start) < SHORTEST or not count:
-        step()
-        count += 1
-    return elapsed / count
 
 
 def _row(arm: Arm, name: str, cost: list[float], base: list[float]) -> dict[str, Any]:

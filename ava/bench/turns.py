@@ -118,3 +118,18 @@ def measure(loops: dict[str, Callable[[Gate[T]], None]], gates: dict[str, Gate[T
         gates[name].close()
         worker.join(timeout=30)
     return costs
+
+
+def seconds_per_call(step: Callable[[], object], shortest: float) -> float:
+    """Processor seconds per call; the first call brings the data to the caches and does not count.
+
+    Args:
+        step: called again and again.
+        shortest: how long at the least, in processor seconds.
+    """
+    step()
+    count, start = 0, time.process_time()
+    while (elapsed := time.process_time() - start) < shortest or not count:
+        step()
+        count += 1
+    return elapsed / count
