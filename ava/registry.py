@@ -288,13 +288,19 @@ surgery = Registry(
     "surgery", "ava.optimization.gradients.surgery.methods", ("objectives",),
     shared="ava.optimization.gradients.surgery.options:extend", class_frame=(),
 )  # fmt: skip
+detector = Registry("detector", "ava.optimization.stability.detectors", ("seen",), class_frame=())
+momentum_schedule = Registry(
+    "momentum_schedule", "ava.optimization.stability.momentum_schedules", ("hindrance",), class_frame=()
+)
+response = Registry("response", "ava.optimization.stability.responses", ("verdict",), class_frame=())
 model = Registry("model", "ava.models", ("spec",))
 data = Registry("data", "ava.data", ("seed",))
 task = Registry("task", "ava.tasks", ("data",))
 logger = Registry("logger", "ava.reporting", ("run_dir", "first_step"))
 
 REGISTRIES: dict[str, Registry] = {
-    "optimizers": optimizer, "schedulers": scheduler, "clips": clip, "surgery": surgery, "models": model, "data": data,
+    "optimizers": optimizer, "schedulers": scheduler, "clips": clip, "surgery": surgery,
+    "detectors": detector, "momentum_schedules": momentum_schedule, "responses": response, "models": model, "data": data,
     "tasks": task, "loggers": logger,
 }  # fmt: skip
 """What `ava list` lists, by plural."""

@@ -128,9 +128,45 @@ class Health:
 
 @dataclass(frozen=True)
 class Recovery:
-    """What happens when training goes wrong."""
+    """What happens when training goes wrong.
 
-    name: Literal["off"] = "off"
+    Attributes:
+        name: off ends the run as `health` says; skip mends within the step: what is not finite and outlying losses are
+            left out, outlying gradients clipped, outlying updates shrunk; ladder also goes back to a snapshot in memory
+            where that is not enough, and starts anew where the start was bad.
+        sigmas: deviations from its mean beyond which a gradient's norm, an update's or a loss is an outlier.
+        clip_sigmas: deviations above its mean to which an outlying norm is brought back.
+        detectors: what looks for trouble: names in the registry; None takes all that Ava has.
+        bad_steps: so many bad steps one after another are no accident.
+        nonfinite_steps: the same of steps that are not finite.
+        snapshots: how many are kept.
+        snapshot_every: steps between two; None takes as many as `snapshot_cost` allows.
+        snapshot_cost: the share of training time that they may take.
+        snapshot_device: where they lie; cpu spares an accelerator's memory.
+        lr_factor: on the learning rate after going back.
+        restart_lr_factor: on the learning rate after starting anew.
+        warmup_steps: in which the rate rises again after going back.
+        early: share of the training within which a start can have been bad.
+        budget: so often the run goes back or starts anew before it gives up.
+        check_ranks_every: steps between two comparisons of all ranks' weights; 0 never compares.
+    """
+
+    name: Literal["off", "skip", "ladder"] = "off"
+    sigmas: PositiveFloat = 5.0
+    clip_sigmas: PositiveFloat = 3.0
+    detectors: tuple[Name, ...] | None = None
+    bad_steps: PositiveInt = 8
+    nonfinite_steps: PositiveInt = 5
+    snapshots: PositiveInt = 3
+    snapshot_every: PositiveInt | None = None
+    snapshot_cost: Average = 0.01
+    snapshot_device: Literal["same", "cpu"] = "same"
+    lr_factor: Average = 0.5
+    restart_lr_factor: Average = 0.25
+    warmup_steps: NonNegativeInt = 20
+    early: Average = 0.2
+    budget: PositiveInt = 8
+    check_ranks_every: NonNegativeInt = 50
 
 
 @dataclass(frozen=True)
