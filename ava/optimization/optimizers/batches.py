@@ -45,7 +45,10 @@ class Grammar:
     def __init__(self, name: str, builder: Callable[..., Words | ByShape]) -> None:
         self.name, self.builder = name, builder
         entry = optimizer[name]
-        self.own, self.shared = entry.own, sorted(entry.shared - OF_THE_WHOLE)
+        self.own = entry.own
+        # The rate moves with every step and chooses no stage, except where there is none; silent options never do.
+        self.speaking = [name for name in entry.own if name not in {"lr", *entry.tags.get("silent", ())}]
+        self.shared = sorted(entry.shared - OF_THE_WHOLE)
         self._heard: dict[tuple[Any, ...], tuple[Sentence, Sentence]] = {}
 
     def sentences(self, group: Group) -> tuple[Sentence, Sentence]:
@@ -54,8 +57,7 @@ class Grammar:
         Raises:
             InputError: the options do not go together.
         """
-        # The rate moves with every step and chooses no stage, except where there is none.
-        own = tuple([group[name] for name in self.own if name != "lr"])
+        own = tuple([group[name] for name in self.speaking])
         key = group["lr"] is None, own, tuple([group[name] for name in self.shared])
         if key not in self._heard:
             if len(self._heard) > 64:
@@ -114,15 +116,23 @@ def _split(pairs: Pairs, matrices: Sentence, others: Sentence) -> Iterator[tuple
     first = pairs[0][0]
     routed = matrices is not others and matrices != others
     kind = type(first)  # sharded parameters apart from whole ones
-    if all(type(p) is kind and p.device == first.device and p.dtype == first.dtype for p, _ in pairs) and not routed:
+    is_alike = all(type(p) is kind and p.device == first.device and p.dtype == first.dtype for p, _ in pairs)
+    if is_alike and not routed and (spread := _spread(first)) is not None:
+        is_alike = all(_spread(p) == spread for p, _ in pairs)
+    if is_alike and not routed:
         yield matrices, pairs
         return
     kinds: dict[Any, Pairs] = {}
     for pair in pairs:
         p = pair[0]
-        kinds.setdefault((type(p), p.device, p.dtype, routed and p.ndim >= 2), []).append(pair)
+        kinds.setdefault((type(p), p.device, p.dtype, _spread(p), routed and p.ndim >= 2), []).append(pair)
     for (*_, is_matrix), chosen in kinds.items():
         yield (matrices if is_matrix or not routed else others), chosen
+
+
+def _spread(parameter: Any) -> tuple[Any, ...] | None:
+    """How a sharded parameter lies over ranks: sums over differently spread ones become whole differently."""
+    return (parameter.device_mesh, parameter.placements) if hasattr(parameter, "_local_tensor") else None
 
 
 def begin(sentence: Sentence, group: Group, parameter: Tensor, state: dict[str, Tensor]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ava.optimization.catalogue import class_name
+from ava.optimization.optimizers import piloted
 from ava.optimization.optimizers.batches import Grammar
 from ava.optimization.optimizers.composed import ComposedOptimizer
 from ava.optimization.optimizers.sentence import ByShape, Words
@@ -46,6 +47,6 @@ def build_class(name: str, builder: Callable[..., Words | ByShape]) -> type[Comp
     title = class_name(entry)
     members = {
         "__init__": __init__, "__doc__": entry.doc, "__module__": "ava.optimization", "__qualname__": title,
-        "name": name, "builder": staticmethod(builder), "grammar": Grammar(name, builder),
+        "name": name, "builder": staticmethod(builder), "grammar": Grammar(name, builder), **piloted.members(entry),
     }  # fmt: skip
     return type(title, (ComposedOptimizer,), members)

@@ -4,21 +4,21 @@
     optimizer = Lion(model.parameters(), lr=1e-4, weight_decay=0.1, cautious=True, state="factored")
 
 `step()` asks the named optimizer for its sentence with each group's live values, gathers the parameters that have a
-gradient, and hands them to the fastest engine that knows the sentence on their device. It never waits for an
-accelerator: `grad_scale` and `found_inf`, set on the optimizer as torch.amp.GradScaler does, stay there, and where
-`found_inf` is not 0 neither parameters nor state nor counters change.
+gradient, and hands them to the fastest engine that knows it on their device. It never waits for an accelerator:
+`grad_scale` and `found_inf`, set as torch.amp.GradScaler does, stay there; where `found_inf` is not 0 nothing changes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import torch
 from torch import Tensor
 
 from ava.errors import InputError
+from ava.optimization.optimizers import piloted
 from ava.optimization.optimizers.batches import OF_THE_WHOLE, Grammar, Pairs, batches
 from ava.optimization.optimizers.engines.batch import Batch, Totals
 from ava.optimization.optimizers.engines.conduct import conduct
@@ -26,20 +26,24 @@ from ava.optimization.optimizers.idle import refuse_idle
 from ava.optimization.optimizers.loading import adopt_group, adopt_state, refuse_foreign, restore
 from ava.optimization.optimizers.outside_graphs import outside_graphs
 from ava.optimization.optimizers.parameter_groups import expand
+from ava.optimization.optimizers.rates import check_rate
 from ava.optimization.optimizers.roster import Roster
 from ava.optimization.optimizers.sentence import ByShape, Sentence, Slot, Words, own_slots, variants
 from ava.optimization.optimizers.watched import States
 from ava.optimization.optimizers.wrappers import averaging, estimates, sam
 from ava.optimization.optimizers.wrappers.fused_backward import FusedBackward
 from ava.optimization.options import check
-from ava.registry import NonNegativeFloat, optimizer
+from ava.registry import optimizer
+
+if TYPE_CHECKING:
+    from ava.optimization.stability.pilot import Pilot
 
 Group: TypeAlias = dict[str, Any]
 Choice: TypeAlias = Literal["auto", "reference"]
 
 
 class ComposedOptimizer(torch.optim.Optimizer):
-    """A torch.optim.Optimizer made from a sentence; `get_optimizer` returns its subclasses, one for each name.
+    """A torch.optim.Optimizer made from a sentence; `get_optimizer` returns subclasses, one for each name.
 
     Args:
         params: tensors, (name, tensor) pairs, or groups of either with options of their own.
@@ -63,6 +67,7 @@ class ComposedOptimizer(torch.optim.Optimizer):
         self.whole = {key: check(key, options[key], optimizer[self.name].parameters[key][0]) for key in OF_THE_WHOLE}
         self.fused: FusedBackward | None = None
         self.judged: Tensor | None = None
+        self.pilot: Pilot | None = None
         self.training_weights: averaging.Weights | None = None
         defaults = {key: value for key, value in options.items() if key not in OF_THE_WHOLE}
         annotations = {key: annotation for key, (annotation, _) in optimizer[self.name].parameters.items()}
@@ -70,6 +75,8 @@ class ComposedOptimizer(torch.optim.Optimizer):
         super().__init__(groups, defaults)
         self.state: States = States({})
         self.unguided: int | None = 0 if self.speaks_of(estimates.VARIANT) else None
+        self.pilot = piloted.pilot_of(self)
+        self.piloted = None if self.pilot is None else self.pilot.memory
         refuse_idle(self)
         self._attach()
 
@@ -86,7 +93,9 @@ class ComposedOptimizer(torch.optim.Optimizer):
         """
         options = {key: param_group.get(key, value) for key, value in self.defaults.items()}
         checked = self._check(options)
-        super().add_param_group({**param_group, **checked})
+        if self.pilot is not None:
+            self.pilot.check([checked])
+        super().add_param_group({**piloted.live(self.name), **param_group, **checked})
         for parameter in self.param_groups[-1]["params"]:
             if not parameter.is_floating_point():
                 self.param_groups.pop()
@@ -125,7 +134,9 @@ class ComposedOptimizer(torch.optim.Optimizer):
         if self.fused is not None:
             self.fused.step()
         judged, self.judged = self.judged, None
-        with self.judging(judged):
+        if self.pilot is not None and loss is not None:
+            self.pilot.observe(loss)
+        with self.judging(judged), self.judging(piloted.prepared(self)):
             self.update([(group, None) for group in self.param_groups])
         if self.unguided is not None:
             estimates.remind(self)
@@ -220,7 +231,7 @@ class ComposedOptimizer(torch.optim.Optimizer):
         """The options as the signature wants them; they must make a sentence."""
         parameters = optimizer[self.name].parameters
         checked = {
-            key: _check_rate(value, parameters[key][0]) if key == "lr" else check(key, value, parameters[key][0])
+            key: check_rate(value, parameters[key][0]) if key == "lr" else check(key, value, parameters[key][0])
             for key, value in options.items()
             if key in parameters
         }
@@ -252,7 +263,7 @@ class ComposedOptimizer(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """As of torch.optim; after `eval()` with the weights that train."""
-        packed = averaging.pack(self, super().state_dict())
+        packed = piloted.pack(self, averaging.pack(self, super().state_dict()))
         return {**packed, "state": {key: dict(value) for key, value in packed["state"].items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -262,17 +273,18 @@ class ComposedOptimizer(torch.optim.Optimizer):
             InputError: the file's options or shapes are not this optimizer's.
         """
         refuse_foreign(state_dict, self.param_groups, self._slots)
+        piloted.refuse_other(self, state_dict)
         super().load_state_dict(state_dict)
         restore(state_dict, self.param_groups, self.state, self._slots)
         self.training_weights = averaging.unpack(self)
+        piloted.unpack(self)
 
     def _slots(self, group: Group, parameter: Tensor) -> tuple[Slot, ...]:
         """The state that a parameter of a group keeps."""
-        matrices, others = self.sentences(group)
-        return own_slots(matrices if parameter.ndim >= 2 else others)
+        return own_slots(self.sentences(group)[parameter.ndim < 2])
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("engine", "_numbers", "whole", "training_weights", "unguided")
+        kept = ("engine", "_numbers", "whole", "training_weights", "unguided", "pilot", "piloted")
         return {**super().__getstate__(), **{key: getattr(self, key) for key in kept}, "judged": None, "fused": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -286,15 +298,3 @@ class ComposedOptimizer(torch.optim.Optimizer):
                     adopt_state(parameter, self.state[parameter])
         if "whole" in state:
             self._attach()  # a copy watches parameters of its own
-
-
-def _check_rate(lr: Any, annotation: Any) -> Any:
-    """A learning rate: from Python also 0, where groups are frozen, and a tensor, which a compiled step can follow."""
-    if lr is None:
-        return check("lr", lr, annotation)
-    if not isinstance(lr, Tensor):
-        return check("lr", lr, NonNegativeFloat)
-    if lr.numel() != 1:
-        raise InputError("must be one number.", key="lr", value=tuple(lr.shape))
-    check("lr", lr.item(), NonNegativeFloat)
-    return lr

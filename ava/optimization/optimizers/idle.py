@@ -22,6 +22,10 @@ def refuse_idle(optimizer: ComposedOptimizer) -> None:
             "says how sam_rho is measured, which is not given.", key="sam_adaptive", value=True,
             hint="Set sam_rho too; adaptive radii are about ten times larger, such as 0.5.",
         )  # fmt: skip
+    if optimizer.pilot is not None:
+        from ava.optimization.stability.idle import refuse_idle_options
+
+        refuse_idle_options(optimizer.param_groups, registry[optimizer.name].defaults)
     rounding = [group for group in optimizer.param_groups if group["stochastic_rounding"]]
     if not rounding or registry[optimizer.name].defaults["stochastic_rounding"]:
         return

@@ -123,11 +123,19 @@ def _half(value: Tensor) -> Tensor:
 
 
 def adopt_group(group: dict[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Make a loaded group one of ours: without torch's implementation switches, with every option."""
+    """Make a loaded group one of ours: without torch's implementation switches, with every option.
+
+    Options are tuples here; files and torch's gathering of sharded state make lists of them.
+    """
     for key in IMPLEMENTATION:
         group.pop(key, None)
     for key, value in defaults.items():
-        group.setdefault(key, value)
+        group[key] = as_tuple(group.get(key, value))
+
+
+def as_tuple(value: Any) -> Any:
+    """A list as a tuple, and those in it too; all else as it is."""
+    return tuple(map(as_tuple, value)) if isinstance(value, list | tuple) else value
 
 
 def adopt_state(parameter: Tensor, state: dict[str, Any]) -> None:

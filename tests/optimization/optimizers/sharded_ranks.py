@@ -114,10 +114,39 @@ def draws(mesh: DeviceMesh) -> Case:
     return ends
 
 
+def mixed(mesh: DeviceMesh) -> Case:
+    """Sums over all parameters where some are sharded and some replicated, and the same of whole ones."""
+    found: Case = {}
+    for name, total in (("agmohd", "update_norm"), ("prodigy", "d_numerator")):
+        for order in (1, -1):
+            optimizers = [_mixed(name, mesh if is_sharded else None, order) for is_sharded in (True, False)]
+            mine = torch.stack([optimizer.param_groups[0][total].double() for optimizer in optimizers])
+            told = [torch.empty_like(mine) for _ in range(mesh.size())]
+            distributed.all_gather(told, mine)
+            found[f"{name} {order}"] = [one.tolist() for one in told]
+    return found
+
+
+def _mixed(name: str, mesh: DeviceMesh | None, order: int) -> torch.optim.Optimizer:
+    params = []
+    for index, placement in enumerate([Shard(0), Replicate(), Shard(0)][::order]):
+        values = [gradient(torch.zeros(*SHAPES[index], dtype=torch.float64), seed) for seed in (index, 9)]
+        p, g = (value if mesh is None else distribute_tensor(value, mesh, [placement]) for value in values)
+        params.append(torch.nn.Parameter(p))
+        params[-1].grad = g
+    optimizer = get_optimizer(name)(params)
+    for _ in range(2):
+        grads = [p.grad for p in params]
+        optimizer.step()
+        for p, g in zip(params, grads, strict=True):
+            p.grad = g
+    return optimizer
+
+
 def main() -> None:
     distributed.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
-    result = {"cases": [report(case, mesh) for case in cases()], "draws": draws(mesh)}
+    result = {"cases": [report(case, mesh) for case in cases()], "draws": draws(mesh), "mixed": mixed(mesh)}
     if distributed.get_rank() == 0:
         Path(sys.argv[1]).write_text(json.dumps(result))
     distributed.barrier()

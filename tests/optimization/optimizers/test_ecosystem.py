@@ -11,7 +11,9 @@ from torch import distributed, nn
 
 from ava.optimization import get_optimizer
 
-some = pytest.mark.parametrize("name", ["adamw", "lion", "prodigy", "adafactor", "schedule_free_adamw", "muon"])
+some = pytest.mark.parametrize(
+    "name", ["adamw", "agmohd", "lion", "prodigy", "adafactor", "schedule_free_adamw", "muon"]
+)
 
 
 def network():
@@ -30,7 +32,7 @@ def train(model, optimizer, steps, call=None):
         optimizer.step()
 
 
-@pytest.mark.parametrize("name", ["adamw", "prodigy"])
+@pytest.mark.parametrize("name", ["adamw", "agmohd", "prodigy"])
 def test_a_compiled_model(name):
     """A graph of its own for forward and backward: the parameters are the same ones."""
     plain, model = network(), network()
@@ -103,7 +105,7 @@ class Regression(nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["adamw", "lion", "prodigy"])
+@pytest.mark.parametrize("name", ["adamw", "agmohd", "lion", "prodigy"])
 def test_transformers_trainer(name, tmp_path):
     transformers = pytest.importorskip("transformers")
     data = [{"x": x, "labels": y} for x, y in zip(INPUTS, TARGETS, strict=True)]
@@ -136,7 +138,7 @@ def alone():
 
 
 @pytest.mark.xdist_group("ranks")
-@pytest.mark.parametrize("name", ["adamw", "lion", "adafactor", "prodigy"])
+@pytest.mark.parametrize("name", ["adamw", "agmohd", "lion", "adafactor", "prodigy"])
 @pytest.mark.parametrize(
     "options", [{}, {"state": "factored"}, {"state": "int8"}], ids=lambda o: o.get("state", "dense")
 )

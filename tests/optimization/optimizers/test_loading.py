@@ -8,9 +8,14 @@ import pickle
 
 import pytest
 import torch
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 
 from ava.errors import InputError
-from ava.optimization import get_optimizer
+from ava.optimization import get_optimizer, list_optimizers
 from ava.optimization.optimizers.sentence import Slot
 from ava.optimization.optimizers.storage.choice import CODECS
 
@@ -227,3 +232,22 @@ def test_rounding_at_random_may_begin_under_way():
     train(optimizer, params, 2, 4)
     assert optimizer.state[p]["step"] == 2
     assert p.isfinite().all()
+
+
+@pytest.mark.parametrize("name", list_optimizers())
+def test_a_gathered_state_dict_is_taken_up(name):
+    """Torch makes lists of tuples when it gathers one for a file."""
+    model, twin = (torch.nn.Linear(4, 3) for _ in range(2))
+    optimizer, other = (get_optimizer(name)(m.parameters(), lr=1e-3) for m in (model, twin))
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    options = StateDictOptions(full_state_dict=True)
+    gathered = copy.deepcopy(get_optimizer_state_dict(model, optimizer, options=options))
+    set_optimizer_state_dict(twin, other, gathered, options=options)
+    for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+        q.data.copy_(p)
+        p.grad, q.grad = torch.ones_like(p), torch.ones_like(p)
+    for each in (optimizer, other):
+        each.step()
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), twin.parameters(), strict=True))

@@ -29,7 +29,7 @@ REFUSED: dict[tuple[str, str], str] = {
     **{(name, "atan2"): NO_DIVISION
        for name in ("lars", "lion", "lion_adv", "prodigy_lion_adv", "schedule_free_sgd", "sgd", "sophia")},
     **{(name, "ademamix"): "has its own slow mean" for name in ("ademamix", "simplified_ademamix")},
-    **{(name, "fused_backward"): SUMS for name in ("lamb", "prodigy", "prodigy_adv", "prodigy_lion_adv")},
+    **{(name, "fused_backward"): SUMS for name in ("agmohd", "lamb", "prodigy", "prodigy_adv", "prodigy_lion_adv")},
 }  # fmt: skip
 """What is refused, with a part of the reason."""
 

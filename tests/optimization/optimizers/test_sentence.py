@@ -42,7 +42,7 @@ def vector_sentence(entry, group):
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_a_rule_knows_no_torch(name, weight_decay):
     entry = registry.optimizer[name]
-    group = {**entry.defaults, "lr": 1e-2, "weight_decay": weight_decay}
+    group = {**entry.defaults, **entry.tags.get("live", {}), "lr": 1e-2, "weight_decay": weight_decay}
     sentence, h = vector_sentence(entry, group), Hyperparameters(group)
     number = 1.5
     state = {slot.name: first_value(slot, group, number) for slot in slots_of(sentence)}

@@ -15,6 +15,8 @@ from torch.distributed.tensor import Shard, distribute_tensor
 
 from ava import registry
 from ava.optimization import get_optimizer, list_optimizers
+from ava.optimization.optimizers.batches import batches
+from ava.optimization.optimizers.engines.native import engine as native
 from tests.optimization.optimizers.oracles import parameters, set_gradients
 
 pytestmark = pytest.mark.xdist_group("ranks")  # two launchers at once may choose the same port
@@ -93,3 +95,21 @@ def test_ranks_draw_numbers_of_their_own(results):
     same, as_well = results["draws"]["replicas"]
     assert same == as_well
     assert same[:2] == first
+
+
+def test_sums_over_all_parameters_are_whole_where_some_are_replicated(results):
+    for name, ranks in results["mixed"].items():
+        assert ranks[0] == ranks[1], name
+        mixed, whole = ranks[0]
+        assert mixed == pytest.approx(whole, rel=1e-9), name
+
+
+@pytest.mark.parametrize(("name", "fits"), [("adamw", True), ("agmohd", True), ("prodigy", True), ("lamb", False)])
+def test_what_sums_over_all_parameters_runs_as_a_kernel_on_shards(name, fits, mesh):
+    """What sums over each parameter cannot, for the sum would have to be known within a pass."""
+    shard = torch.nn.Parameter(distribute_tensor(torch.ones(8, 4), mesh, [Shard(0)]))
+    optimizer = get_optimizer(name)([shard])
+    shard.grad = distribute_tensor(torch.ones(8, 4), mesh, [Shard(0)])
+    group = optimizer.param_groups[0]
+    pieces = batches(optimizer._grammar, group, optimizer.state, {shard: 0}, lambda device: (None, None))
+    assert [native.fits(batch) for batch in pieces] == [fits]

@@ -17,6 +17,7 @@ from ava.optimization.optimizers.engines.native.job import Job, Kernel
 from ava.optimization.optimizers.engines.native.kernel import print_kernel
 from ava.optimization.optimizers.engines.native.layout import lay_out
 from ava.optimization.optimizers.engines.native.storage import C_TYPES
+from ava.optimization.optimizers.engines.sharded import over_ranks
 from ava.optimization.optimizers.engines.tracing.delay import delay
 from ava.optimization.optimizers.engines.tracing.graph import Untraceable, record
 from ava.optimization.optimizers.sentence import Sentence, common_slots
@@ -38,10 +39,11 @@ def fits(batch: Batch) -> bool:
 def run(batch: Batch) -> Conversation | None:
     """One update of every parameter of the batch."""
     jobs: list[Job] = batch.memo["native"]
-    if batch.skip is not None and batch.skip.numpy():
+    is_skipped = batch.skip is not None and bool(batch.skip.numpy())
+    if jobs[0].kernel.layout.totals and (not is_skipped or hasattr(batch.parameters[0], "to_local")):
+        return _abstain(jobs, batch) if is_skipped else _converse(jobs, batch)
+    if is_skipped:
         return None
-    if jobs[0].kernel.layout.totals:
-        return _converse(jobs, batch)
     for job in jobs:
         job.run(0, job.kernel.end, {})
     return None
@@ -53,7 +55,7 @@ def _bind(batch: Batch) -> list[Job] | None:
     if first.device.type != "cpu" or str(first.dtype) not in C_TYPES:
         return None
     kernel = kernel_of(batch, is_small=first.numel() < SMALLEST_INT8)
-    if kernel is None or (hasattr(first, "to_local") and not kernel.is_elementwise):
+    if kernel is None or (hasattr(first, "to_local") and not kernel.fits_shards):
         return None
     part = localise(batch)
     if any(gradient.layout is not torch.strided for gradient in part.gradients) or not all(
@@ -80,13 +82,23 @@ def _converse(jobs: list[Job], batch: Batch) -> Conversation:
         parts = [job.run(first, stop, known) for job in jobs]
         names = [name for name, node in layout.graph.totals.items() if node.level == stop]
         own = {name: sum(part[name] for part in parts) for name in names}
-        heard = yield {name: torch.tensor(value, dtype=torch.float64) for name, value in own.items()}
+        parts_ = {name: torch.tensor(value, dtype=torch.float64) for name, value in own.items()}
+        heard = yield over_ranks(parts_, batch.parameters[0])
         known |= {name: value.item() for name, value in heard.items()}
         first = stop + 1
     for job in jobs:
         job.run(first, job.kernel.end, known)
     new = jobs[0].common()
     return {slot.name: torch.tensor(new[slot.name], dtype=torch.float64) for slot in common_slots(batch.sentence)}
+
+
+def _abstain(jobs: list[Job], batch: Batch) -> Conversation:
+    """Change nothing, but add zeros where other ranks add up: whether they skip is theirs to know."""
+    layout = jobs[0].kernel.layout
+    for stop in layout.breaks:
+        names = [name for name, node in layout.graph.totals.items() if node.level == stop]
+        yield over_ranks({name: torch.zeros((), dtype=torch.float64) for name in names}, batch.parameters[0])
+    return {}
 
 
 def _is_plain(parameter: Tensor, gradient: Tensor, state: dict[str, Tensor]) -> bool:

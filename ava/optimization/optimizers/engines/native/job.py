@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ava.optimization.optimizers.engines.batch import Batch
 from ava.optimization.optimizers.engines.native.layout import FIRST_UNIFORMS, ITEM_COLUMNS, TENSOR_COLUMNS, Layout
+from ava.optimization.optimizers.engines.sharded import needs_no_neighbour
 from ava.optimization.optimizers.storage.factored import square_shape
 
 Table = NDArray[np.int64]
@@ -41,7 +42,7 @@ class Kernel:
         self.function.argtypes = [ctypes.c_int64] * 4 + [ctypes.c_void_p] * 2 + [ctypes.c_int64] + [ctypes.c_void_p] * 5
         self.function.restype = None
         self.end = len(layout.schedule.passes)
-        self.is_elementwise = not any(one.sums for one in layout.schedule.passes) and not layout.draws
+        self.fits_shards = needs_no_neighbour(layout.graph, layout.schedule, draws=layout.draws)
         self._plans: dict[tuple[Any, ...], Plan] = {}
 
     def plan(self, parameters: list[Tensor]) -> Plan:

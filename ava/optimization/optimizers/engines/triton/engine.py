@@ -6,7 +6,7 @@ gradient scale, whether to skip, and a learning rate that is a tensor are read o
 
 What has no kernel here is the fused or the reference engine's: functions of whole tensors (Muon, SOAP); tensors that
 are not contiguous or have 2^30 elements; gradients of another type than their parameters; `atan2` in float64; sharded
-parameters where a rule sums, draws or factors; devices without float64, and NVIDIA's before Ampere.
+parameters where a rule sums over each, draws or factors; devices without float64, and NVIDIA's before Ampere.
 
 Kernels run in triton's interpreter too (TRITON_INTERPRET=1, tensors of the processor), which is how they are tested.
 """
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ava.optimization.optimizers.engines.batch import Batch, Conversation, Totals, localise
+from ava.optimization.optimizers.engines.sharded import over_ranks
 from ava.optimization.optimizers.engines.tracing.delay import delay
 from ava.optimization.optimizers.engines.tracing.graph import Untraceable, record
 from ava.optimization.optimizers.engines.triton.job import Job, Kernels, are_aligned, are_plain, on_device
@@ -53,7 +54,7 @@ def run(batch: Batch) -> Conversation | None:
     """One update of every parameter of the batch."""
     jobs: list[Job] = batch.memo["triton"]
     if jobs[0].layout.totals:
-        return _converse(jobs)
+        return _converse(jobs, batch)
     for job in jobs:
         job.run(0, job.layout.end, {})
     return None
@@ -68,13 +69,14 @@ def _is_known(device: torch.device) -> bool:
     return device.type == "cpu" and is_interpreted()
 
 
-def _converse(jobs: list[Job]) -> Conversation:
+def _converse(jobs: list[Job], batch: Batch) -> Conversation:
     """Launch as far as the next sum over all parameters, tell this batch's part, hear the whole."""
     layout, first = jobs[0].layout, 0
     known: Totals = {}
     for stop in layout.breaks:
         parts = [job.run(first, stop, known) for job in jobs]
-        known |= yield {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
+        own = {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
+        known |= yield over_ranks(own, batch.parameters[0])
         first = stop + 1
     for job in jobs:
         job.run(first, job.layout.end, known)
@@ -90,11 +92,7 @@ def _bind(batch: Batch) -> list[Job] | None:
     jobs = []
     for places in _by_size(part):
         kernels = kernels_of(part, places)
-        if (
-            kernels is None
-            or (is_sharded and not kernels.is_elementwise)
-            or not _are_typed(kernels.layout, part, places)
-        ):
+        if kernels is None or (is_sharded and not kernels.fits_shards) or not _are_typed(kernels.layout, part, places):
             return None
         jobs.append(Job(kernels, part, places))
     return jobs

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ava.optimization.optimizers.engines import random
 from ava.optimization.optimizers.engines.batch import Batch, Totals
+from ava.optimization.optimizers.engines.sharded import needs_no_neighbour
 from ava.optimization.optimizers.engines.triton.kernel import load, print_kernels
 from ava.optimization.optimizers.engines.triton.layout import COLUMN, Layout
 from ava.optimization.optimizers.engines.triton.plan import Plan, plan_for
@@ -38,8 +39,8 @@ class Kernels:
         self.layout = layout
         self.source, self.order = print_kernels(layout)
         self.functions: dict[str, Callable[..., Any]] = load(self.source)
-        passes = layout.schedule.passes
-        self.is_elementwise = not any(one.sums for one in passes) and not layout.streams and not layout.factored
+        alone = needs_no_neighbour(layout.graph, layout.schedule, draws=bool(layout.streams))
+        self.fits_shards = alone and not layout.factored
         self._plans: dict[tuple[Any, ...], Plan] = {}
 
     def plan(self, parameters: list[Tensor]) -> Plan:
