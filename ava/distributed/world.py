@@ -60,6 +60,23 @@ class World:
             dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return tensor
 
+    def copy_(self, tensor: torch.Tensor, source: int) -> torch.Tensor:
+        """`tensor` as rank `source` has it, on all ranks, bit for bit and in place; of equal shape on all."""
+        if self.size > 1:
+            # As bytes: not every backend knows every type.
+            dense = tensor.detach().contiguous()
+            dist.broadcast(dense.view(-1).view(torch.uint8), source)
+            if dense.data_ptr() != tensor.data_ptr():
+                tensor.copy_(dense)
+        return tensor
+
+    def copy_of(self, value: T, source: int) -> T:
+        """What rank `source` holds, on all ranks; it must be picklable."""
+        values: list[T] = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(values, source)
+        return values[0]
+
     def gather(self, value: T) -> list[T]:
         """Every rank's `value`, by rank, on rank 0; an empty list elsewhere."""
         if self.size == 1:

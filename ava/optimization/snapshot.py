@@ -7,50 +7,41 @@
 Values are copied back in place, into the very tensors they were taken from: what knows these by identity or by address
 (captured steps, kernels' tables, gradient buckets, sharded tensors) goes on working. An optimizer's
 `load_state_dict` is not used: it casts state to the parameters' type.
+
+A snapshot can be taken again and again into the same memory:
+
+    snapshot = Snapshot(model, optimizer, gradients=False)
+    for batch in batches:
+        step(batch)
+        snapshot.retake()
 """
 
 from __future__ import annotations
 
-import copy
-import random
-from collections.abc import Callable, Iterator, MutableMapping
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch import Tensor
 
-from ava.errors import InputError
-from ava.optimization.optimizers.wrappers.fused_backward import FusedBackward
+from ava.optimization.snapshot_structure import Structure, Values
+from ava.optimization.snapshot_values import Back, Generator, Stateful
 
-Generator: TypeAlias = torch.Generator | random.Random | np.random.Generator
-Back = Callable[[], Any]
-"""Gives back the very object that was kept, with the contents it had."""
-
-
-@runtime_checkable
-class Stateful(Protocol):
-    """What says itself what it has to keep."""
-
-    def state_dict(self) -> Any:
-        """All that must not change."""
-
-    def load_state_dict(self, state_dict: Any, /) -> Any:
-        """Take it back."""
+__all__ = ["Generator", "Snapshot", "Stateful"]
 
 
 class Snapshot:
     """What a model, its optimizer and other parts hold now; `restore()` may be called any number of times.
 
     Kept are parameters, gradients (None stays None), buffers, what `get_extra_state` returns, and of each module
-    whether it is training; of optimizers and gradient scalers all their attributes: state, groups, counters. The global
-    random numbers are not part of it (`ava.rng`).
+    whether it is training; of optimizers, averages and gradient scalers all their attributes: state, groups, counters.
+    The global random numbers are not part of it (`ava.rng`).
 
     Args:
         parts: models, optimizers, gradient scalers, random generators, and anything with `state_dict` and
             `load_state_dict`. None is passed over.
         device: keep the copies of tensors there; None leaves each on its own device.
+        gradients: False leaves gradients out: they are not touched by `restore`.
+        pinned: with `device` the CPU, an accelerator's tensors are copied into pinned memory without waiting for them.
 
     Attributes:
         nbytes: what the copies of tensors take.
@@ -59,173 +50,104 @@ class Snapshot:
         InputError: something has no state to keep, or a lazy module has no parameters yet.
     """
 
-    def __init__(self, *parts: Any, device: torch.device | None = None) -> None:
-        keeper = _Keeper(device)
-        self._backs = [back for one in parts if one is not None for back in keeper.parts(one)]
-        self.nbytes = keeper.nbytes
+    def __init__(
+        self, *parts: Any, device: torch.device | None = None, gradients: bool = True, pinned: bool = False
+    ) -> None:
+        self._subject = _Subject([part for part in parts if part is not None], gradients)
+        self._device, self._pinned = device, pinned
+        self._fill(*self._subject.now())
+
+    @property
+    def nbytes(self) -> int:
+        """What the copies of tensors take, in bytes."""
+        return self._copies.nbytes
 
     @torch.no_grad()
     def restore(self) -> None:
         """Make everything again what it was."""
+        self._copies.put_back()
         for back in self._backs:
             back()
+        self._structure.put_back(self._numbers)
 
+    def copy_of(self, tensor: Tensor) -> Tensor | None:
+        """The contents that one of the tensors had, where they are kept; None if it was not there.
 
-class _Keeper:
-    """Makes the ways back; what is reachable twice is copied once."""
+        Args:
+            tensor: a parameter, a buffer or a state tensor; of a sharded one, this rank's part is kept.
+        """
+        index = self._structure.index(tensor)
+        return None if index is None else self._copies.copies[index]
 
-    def __init__(self, device: torch.device | None) -> None:
-        self.device, self.nbytes = device, 0
-        self._known: dict[int, Back] = {}
+    def another(self, device: torch.device | None = None) -> Snapshot:
+        """A snapshot of the same parts as they are now; they are not walked through again if only contents changed.
 
-    def parts(self, one: Any) -> Iterator[Back]:
-        """The ways back of one thing that trains or is trained."""
-        if isinstance(one, nn.Module):
-            for module in one.modules():
-                yield from self._module(module)
-        elif _is_open(one) or isinstance(one, Generator):
-            yield self.keep(one)
-        elif isinstance(one, Stateful):
-            yield _stateful(one)
+        Args:
+            device: as of the class; None takes this one's.
+        """
+        other = Snapshot.__new__(Snapshot)
+        other._subject, other._pinned = self._subject, self._pinned
+        other._device = self._device if device is None else device
+        other._fill(*self._subject.now())
+        return other
+
+    def retake(self) -> None:
+        """Keep what the parts hold now in place of what was kept, in the same memory unless tensors came or went."""
+        structure, numbers = self._subject.now()
+        if structure is self._structure:
+            self._keep(numbers)
         else:
-            raise InputError(
-                f"a {type(one).__name__} cannot be kept: it has no state_dict and load_state_dict.",
-                hint="Give it both, or leave it out.",
-            )
+            self._fill(structure, numbers)
 
-    def _module(self, module: nn.Module) -> Iterator[Back]:
-        yield self.keep(module._parameters)
-        yield self.keep(module._buffers)
-        is_training = module.training
-        yield lambda: setattr(module, "training", is_training)
-        if type(module).get_extra_state is not nn.Module.get_extra_state:
-            extra = copy.deepcopy(module.get_extra_state())
-            yield lambda: module.set_extra_state(copy.deepcopy(extra))
+    def _fill(self, structure: Structure, numbers: Values) -> None:
+        self._structure = structure
+        self._copies = _Copies(structure.tensors, self._device, self._pinned)
+        self._keep(numbers)
 
-    def keep(self, value: Any) -> Back:
-        """The way back of a value; what cannot change, and what is none of ours, is its own."""
-        if id(value) not in self._known:
-            self._known[id(value)] = lambda: value  # for what contains itself
-            self._known[id(value)] = self._new(value)
-        return self._known[id(value)]
-
-    def _new(self, value: Any) -> Back:
-        if isinstance(value, Tensor):
-            return self._tensor(value)
-        if isinstance(value, MutableMapping):
-            return self._mapping(value)
-        if isinstance(value, list):
-            return _list(value, [self.keep(item) for item in value])
-        if isinstance(value, tuple):
-            return _tuple(value, [self.keep(item) for item in value])
-        if isinstance(value, np.ndarray):
-            return _array(value)
-        if isinstance(value, Generator):
-            return _generator(value)
-        if _is_open(value):
-            attributes = self.keep(vars(value))
-            return lambda: (attributes(), value)[1]
-        return lambda: value
-
-    def _tensor(self, tensor: Tensor) -> Back:
-        if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
-            raise InputError("a lazy module has no parameters yet.", hint="Run one batch through the model first.")
-        memory = _memory(tensor.detach())
-        value = memory.clone() if self.device is None else memory.to(self.device, copy=True)
-        self.nbytes += value.nbytes
-        gradient = self.keep(tensor.grad) if tensor.is_leaf else None
-
-        def back() -> Tensor:
-            memory.copy_(value)
-            if gradient is not None:
-                tensor.grad = gradient()
-            return tensor
-
-        return back
-
-    def _mapping(self, mapping: MutableMapping[Any, Any]) -> Back:
-        items = [(key, self.keep(value)) for key, value in mapping.items()]
-        names = [_name(key) for key, _ in items]
-
-        def back() -> MutableMapping[Any, Any]:
-            kept = [(key, way()) for key, way in items]
-            if [_name(key) for key in mapping] != names:
-                mapping.clear()
-            for key, value in kept:
-                # Only what differs is set: state that notes its changes would have caches made anew.
-                if key not in mapping or mapping[key] is not value:
-                    mapping[key] = value
-            return mapping
-
-        return back
+    @torch.no_grad()
+    def _keep(self, numbers: Values) -> None:
+        self._numbers = numbers
+        self._copies.take()
+        self._backs: list[Back] = [take() for take in self._structure.takes]
 
 
-def _is_open(value: Any) -> bool:
-    """Whether all attributes are kept: `state_dict` leaves out counters, and steps that an error cut in two."""
-    return isinstance(value, torch.optim.Optimizer | torch.amp.GradScaler | FusedBackward)
+class _Subject:
+    """Parts of which snapshots are taken, and their structure as far as it is known."""
+
+    def __init__(self, parts: list[Any], gradients: bool) -> None:
+        self._parts, self._gradients = parts, gradients
+        self._structure: Structure | None = None
+
+    def now(self) -> tuple[Structure, Values]:
+        """The structure, the same object as long as nothing but contents and numbers changes, and the numbers."""
+        if self._structure is not None and (numbers := self._structure.numbers()) is not None:
+            return self._structure, numbers
+        self._structure = Structure(self._parts, self._gradients)
+        return self._structure, self._structure.first_numbers()
 
 
-def _name(key: Any) -> Any:
-    """What a key is compared by: tensors have no equality that is one answer."""
-    return id(key) if isinstance(key, Tensor) else key
+class _Copies:
+    """Memory for the contents of tensors, in groups that one call copies."""
 
+    def __init__(self, tensors: list[Tensor], device: torch.device | None, pinned: bool) -> None:
+        self._non_blocking = pinned and device is not None and device.type == "cpu"
+        self.copies = [self._like(tensor, device) for tensor in tensors]
+        self.nbytes = sum(copy.nbytes for copy in self.copies)
+        groups: dict[tuple[torch.device, torch.dtype], list[tuple[Tensor, Tensor]]] = {}
+        for tensor, copy in zip(tensors, self.copies, strict=True):
+            groups.setdefault((tensor.device, tensor.dtype), []).append((tensor, copy))
+        self._groups = [tuple(map(list, zip(*pairs, strict=True))) for pairs in groups.values()]
 
-def _memory(tensor: Tensor) -> Tensor:
-    """The tensor without its expanded dimensions, whose elements are one and cannot be written as many."""
-    if tensor.layout is torch.strided:
-        for dim, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
-            if size > 1 and stride == 0:
-                tensor = tensor.narrow(dim, 0, 1)
-    return tensor
+    def take(self) -> None:
+        """Copy the contents."""
+        for tensors, copies in self._groups:
+            torch._foreach_copy_(copies, tensors, self._non_blocking)
 
+    def put_back(self) -> None:
+        """Copy them back. What was copied without waiting is there by then: the same stream does both."""
+        for tensors, copies in self._groups:
+            torch._foreach_copy_(tensors, copies, self._non_blocking)
 
-def _list(value: list[Any], ways: list[Back]) -> Back:
-    def back() -> list[Any]:
-        value[:] = [way() for way in ways]
-        return value
-
-    return back
-
-
-def _tuple(value: tuple[Any, ...], ways: list[Back]) -> Back:
-    def back() -> tuple[Any, ...]:
-        for way in ways:
-            way()
-        return value
-
-    return back
-
-
-def _array(value: np.ndarray[Any, Any]) -> Back:
-    held = value.copy()
-
-    def back() -> np.ndarray[Any, Any]:
-        value[...] = held
-        return value
-
-    return back
-
-
-def _generator(value: Generator) -> Back:
-    state: Any = (
-        value.get_state() if isinstance(value, torch.Generator)
-        else value.getstate() if isinstance(value, random.Random)
-        else value.bit_generator.state
-    )  # fmt: skip
-
-    def back() -> Generator:
-        if isinstance(value, torch.Generator):
-            value.set_state(state)
-        elif isinstance(value, random.Random):
-            value.setstate(state)
-        else:
-            value.bit_generator.state = state
-        return value
-
-    return back
-
-
-def _stateful(one: Stateful) -> Back:
-    # Copied both times: a state dict may hold the live tensors, and who loads one may keep it.
-    state = copy.deepcopy(one.state_dict())
-    return lambda: one.load_state_dict(copy.deepcopy(state))
+    def _like(self, tensor: Tensor, device: torch.device | None) -> Tensor:
+        pin = self._non_blocking and tensor.device.type == "cuda"
+        return torch.empty_like(tensor, device=device, pin_memory=pin)

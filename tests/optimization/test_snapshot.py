@@ -251,3 +251,86 @@ def test_what_has_no_state_is_refused():
 def test_lazy_modules_are_refused():
     with pytest.raises(InputError, match="Run one batch"):
         Snapshot(nn.LazyLinear(3))
+
+
+@pytest.mark.parametrize("begun", [0, 20])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_taken_again_it_keeps_what_is_there_now(name, begun):
+    model, optimizer = make(name, begun=begun)
+    snapshot = Snapshot(model, optimizer)
+    for steps in (1, 3):
+        train(model, optimizer, range(steps))
+        before = fingerprint(model, optimizer)
+        snapshot.retake()
+        for _ in range(2):
+            disturb(model, optimizer)
+            snapshot.restore()
+            assert fingerprint(model, optimizer) == before
+
+
+@pytest.mark.parametrize("name", ["adamw-reference", "lion-int8", "adamw-factored", "torch-adamw", "muon", "prodigy"])
+def test_the_same_memory_is_used_again(name):
+    model, optimizer = make(name, begun=3)
+    snapshot = Snapshot(model, optimizer, gradients=False)
+    other = snapshot.another()
+    places = [copy.data_ptr() for one in (snapshot, other) for copy in one._copies.copies]
+    train(model, optimizer, range(4))
+    first = fingerprint(model.state_dict())
+    snapshot.retake()
+    train(model, optimizer, range(2))
+    second = fingerprint(model.state_dict())
+    other.retake()
+    assert [copy.data_ptr() for one in (snapshot, other) for copy in one._copies.copies] == places
+    for one, expected in ((snapshot, first), (other, second), (snapshot, first)):
+        one.restore()
+        assert fingerprint(model.state_dict()) == expected
+
+
+def replaced_parameter(model):
+    model[0].weight = nn.Parameter(torch.ones(64, 64))
+
+
+def moved_data(model):
+    model[0].weight.data = torch.full((64, 64), 2.0)
+
+
+def another_buffer(model):
+    model[1].register_buffer("late", torch.zeros(3))
+
+
+def another_module(model):
+    model.append(nn.Linear(3, 3))
+
+
+@pytest.mark.parametrize("change", [replaced_parameter, moved_data, another_buffer, another_module])
+def test_a_change_of_structure_is_noticed(change):
+    model, optimizer = make("adamw-reference", begun=2)
+    snapshot = Snapshot(model, optimizer, gradients=False)
+    change(model)
+    snapshot.retake()
+    before = fingerprint(model.state_dict())
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.zero_()
+    snapshot.restore()
+    assert fingerprint(model.state_dict()) == before
+
+
+def test_gradients_can_be_left_out():
+    model = nn.Linear(3, 2)
+    model.weight.grad = torch.ones(2, 3)
+    whole, part = Snapshot(model), Snapshot(model, gradients=False)
+    assert whole.nbytes - part.nbytes == model.weight.nbytes
+    model.weight.grad = grad = torch.zeros(2, 3)
+    part.restore()
+    assert model.weight.grad is grad
+
+
+def test_the_contents_of_one_tensor_can_be_asked_for():
+    model = nn.Linear(3, 2)
+    snapshot = Snapshot(model)
+    before = model.weight.detach().clone()
+    with torch.no_grad():
+        model.weight.zero_()
+    assert torch.equal(snapshot.copy_of(model.weight), before)
+    assert snapshot.copy_of(torch.zeros(1)) is None
