@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ava import registry
 from ava.config.precision import float8_options, scaling_options
+from ava.config.recovery import build_recovery
 from ava.config.schema import Config, Part
 from ava.data.loader import TrainingLoader
 from ava.distributed.world import World
@@ -93,6 +94,7 @@ def _build_alone(config: Config, world: World) -> tuple[Run, Plan]:
         watch=_build_watch(config),
     )  # fmt: skip
     run.surgery = _build_surgery(config, run)
+    build_recovery(config, run, plan)
     if config.trainer.offload_activations:
         run.offload = OffloadedActivations(world.device, model.parameters())
     return run, plan

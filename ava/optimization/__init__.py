@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from ava.optimization.catalogue import OptimizerFactory as OptimizerFactory
     from ava.optimization.catalogue import SchedulerFactory as SchedulerFactory
     from ava.optimization.catalogue import get_clip as get_clip
+    from ava.optimization.catalogue import get_detector as get_detector
     from ava.optimization.catalogue import get_optimizer as get_optimizer
     from ava.optimization.catalogue import get_scheduler as get_scheduler
     from ava.optimization.catalogue import get_surgery as get_surgery
     from ava.optimization.catalogue import list_clips as list_clips
+    from ava.optimization.catalogue import list_detectors as list_detectors
     from ava.optimization.catalogue import list_optimizers as list_optimizers
     from ava.optimization.catalogue import list_schedulers as list_schedulers
     from ava.optimization.catalogue import list_surgery as list_surgery
@@ -57,8 +59,13 @@ if TYPE_CHECKING:
     from ava.optimization.precision.quantization.quantizer import ModelQuantizer as ModelQuantizer
     from ava.optimization.precision.quantization.quantizer import convert_qat as convert_qat
     from ava.optimization.precision.quantization.report import QuantizationReport as QuantizationReport
+    from ava.optimization.stability.agmohd_schedule import get_agmohd_schedule as get_agmohd_schedule
+    from ava.optimization.stability.hf_callback import AGMOHDCallback as AGMOHDCallback
+    from ava.optimization.stability.hindrance import HindranceDetector as HindranceDetector
+    from ava.optimization.stability.verdict import Verdict as Verdict
 
 _MODULES = {
+    "AGMOHDCallback": "stability.hf_callback",
     "AdaptiveLRConfig": "learning_rate.adaptation.config",
     "AdaptiveLearningRateManager": "learning_rate.adaptation.manager",
     "AdaptiveGradientSurgeon": "gradients.surgery.adaptive",
@@ -71,6 +78,7 @@ _MODULES = {
     "GradientConflictAnalyzer": "gradients.surgery.conflicts",
     "GradientHealthMonitor": "gradients.health.monitor",
     "GradientSurgeon": "gradients.surgery.surgeon",
+    "HindranceDetector": "stability.hindrance",
     "LRFinder": "learning_rate.finder.lr_finder",
     "LRFinderConfig": "learning_rate.finder.range_test",
     "LossHealthMonitor": "gradients.health.loss",
@@ -85,15 +93,19 @@ _MODULES = {
     "Scheduler": "learning_rate.scheduler",
     "SchedulerFactory": "catalogue",
     "Warmup": "learning_rate.warmup",
+    "Verdict": "stability.verdict",
     "WarmupConfig": "learning_rate.torch_style.advanced_warmup",
     "convert_qat": "precision.quantization.quantizer",
     "course": "learning_rate.course",
+    "get_agmohd_schedule": "stability.agmohd_schedule",
     "get_clip": "catalogue",
+    "get_detector": "catalogue",
     "get_optimizer": "catalogue",
     "get_scheduler": "catalogue",
     "get_surgery": "catalogue",
     "linear_cross_entropy": "losses.linear_cross_entropy",
     "list_clips": "catalogue",
+    "list_detectors": "catalogue",
     "list_optimizers": "catalogue",
     "list_schedulers": "catalogue",
     "list_surgery": "catalogue",

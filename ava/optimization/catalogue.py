@@ -100,6 +100,20 @@ def get_surgery(name: str) -> Callable[..., Any]:
     return registry.surgery[name].load()
 
 
+def list_detectors() -> list[str]:
+    """Every detector of trouble in training, by name."""
+    return registry.detector.names()
+
+
+def get_detector(name: str) -> Callable[..., Any]:
+    """A detector: the function `(seen, **options) -> severity`, or a class whose objects are such.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    return registry.detector[name].load()
+
+
 def class_name(entry: Entry) -> str:
     """What the class of a registered optimizer is called: its tag `title`, or its name in capitals ("Lion")."""
     return str(entry.tags.get("title", "".join(word.capitalize() for word in entry.name.split("_"))))

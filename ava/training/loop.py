@@ -26,6 +26,7 @@ from ava.training.evaluation import evaluate
 from ava.training.interrupt import StopSignal
 from ava.training.journal import Journal, tell_schedule
 from ava.training.profiling import Profiler
+from ava.training.recovery.binding import forget_later, recovery_of
 from ava.training.rescue import Rescue
 from ava.training.state import Run
 from ava.training.step import training_step
@@ -78,8 +79,9 @@ class Trainer:
     ) -> None:  # fmt: skip
         self.run, self.plan, self.folder, self.listeners = run, plan, folder, listeners
         self.incidents, self.profiler = incidents, profiler
-        self.journal, self.rescue = Journal(run), Rescue(run, folder, listeners, incidents)
+        self.journal, self.rescue = Journal(run, bool(listeners)), Rescue(run, folder, listeners, incidents)
         self.accounting = Accounting(run)
+        self.recovery = recovery_of(run, listeners, incidents, self._read_reports)
         self._saved = -1
 
     def train(self) -> Literal["done", "stopped early"]:
@@ -94,11 +96,14 @@ class Trainer:
         with StopSignal() as signal, self._profiled():
             self._make_up()
             self.rescue.keep()
+            if self.recovery is not None:
+                self.recovery.begin()
             for window in self._windows():
                 with self.accounting.watching(window):
                     report = training_step(self.run, window, stop=signal.received is not None)
                 self.journal.add(report)
-                if (report.stop or self._is_looked_at()) and self.rescue.is_sound(self.journal):
+                looks = report.stop or self._is_looked_at()
+                if not self._went_back(looks) and looks and self.rescue.is_sound(self.journal):
                     self._look(report.stop)
                     self.rescue.keep()
                 if report.stop:
@@ -106,6 +111,23 @@ class Trainer:
                 if self.profiler is not None:
                     self.profiler.step()
         return "stopped early" if self._has_stalled() else "done"
+
+    def _read_reports(self) -> None:
+        self.rescue.is_sound(self.journal)
+
+    def _went_back(self, looks: bool) -> bool:
+        """Let recovery answer the step; whether that undid it."""
+        if self.recovery is None:
+            return False
+        to = self.recovery.answer(is_last=self._is_over())
+        if to is None and looks:
+            to = self.recovery.check_weights()
+        if to is not None:
+            self.journal.forget(after=to)
+            self._saved = -1
+            if forget_later(self.run, self.listeners, self.folder / "checkpoints", to):
+                self._save()
+        return to is not None
 
     def _is_looked_at(self) -> bool:
         """Whether something is due that needs to know how the steps so far went."""
@@ -134,7 +156,8 @@ class Trainer:
     def _windows(self) -> Iterator[Window]:
         if self._is_over():
             return
-        for window in prefetched(self.run.loader.windows(self.run.position), self.run.world.device):
+        windows = prefetched(self.run.loader.windows(self.run.position), self.run.world.device)
+        for window in self.journal.usage.waited(windows):
             yield window
             if self._is_over():
                 return
@@ -165,6 +188,7 @@ class Trainer:
         row = self.journal.read(self.run.seconds)
         details = self.journal.take_details()
         for listener in self.listeners:
+            listener.on_layers(self.run.step, self.journal.layer_norms)
             listener.on_log(row)
             for detail in details:
                 listener.on_detail(detail)
@@ -246,7 +270,8 @@ class Trainer:
         """What happens here is not training time."""
         self._read_clock()
         began = time.perf_counter()
-        yield
+        with self.journal.usage.paused():
+            yield
         pause = time.perf_counter() - began
         self._started += pause
 

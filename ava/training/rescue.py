@@ -4,7 +4,7 @@
     raise     end the run
     rollback  go back to where the log was last read, and on with the samples that come next
 
-All ranks see the same gradients, so all do the same.
+All ranks see the same gradients, so all do the same. With `recovery` they are told of here, and answered there.
 """
 
 from __future__ import annotations
@@ -59,6 +59,10 @@ class Rescue:
             self.run.rollbacks = 0
             return True
         watch = self.run.watch
+        if self.run.guard is not None:  # recovery has answered them, and knows when it is enough
+            for one in wrong:
+                self._note(one, "skip", level=0)
+            return True
         if watch.on_nonfinite == "raise":
             self._fail(wrong[0], gave_up=False)
         if watch.on_nonfinite == "skip":
@@ -83,13 +87,13 @@ class Rescue:
         rng.restore(self._random)
         self.run.step, self.run.unheard, self.run.nonfinite_in_a_row = self._step, list(self._unheard), 0
 
-    def _note(self, one: NonFinite, action: str) -> None:
+    def _note(self, one: NonFinite, action: str, **more: int) -> None:
         """All of it for the incidents; for those who watch what fits a line."""
         if self.incidents is not None:
-            self.incidents.write(one.step, "nonfinite_gradient", action, **one.incident())
+            self.incidents.write(one.step, "nonfinite_gradient", action, **more, **one.incident())
         for listener in self.listeners:
             row = {"step": one.step, "kind": "nonfinite_gradient", "action": action}
-            listener.on_incident(row | one.in_short())
+            listener.on_incident(row | more | one.in_short())
 
     def _fail(self, one: NonFinite, gave_up: bool) -> None:
         path = None

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -32,6 +32,10 @@ from ava.optimization.snapshot import Stateful
 from ava.tasks.task import Task
 from ava.training.compilation import Compilation
 from ava.training.health import Watch
+
+if TYPE_CHECKING:
+    from ava.training.recovery.guard import Guard
+    from ava.training.recovery.memory import Memory
 
 
 class Passes(Protocol):
@@ -68,6 +72,8 @@ class Run:
         compilation: what compiling took; None where nothing is compiled.
         graphs: forward and backward as recorded; None where they run as written.
         offload: around forward passes: where activations go until the backward pass.
+        guard: mends steps by themselves; None leaves them to `watch`.
+        recovery: what recovery remembers, which going back does not undo; None where it never goes back.
     """
 
     task: Task
@@ -95,6 +101,8 @@ class Run:
     compilation: Compilation | None = None
     graphs: Passes | None = None
     offload: AbstractContextManager[object] = field(default_factory=nullcontext)
+    guard: Guard | None = None
+    recovery: Memory | None = None
 
     def __post_init__(self) -> None:
         # Walking over the modules in every step costs a small model some percent.
@@ -114,11 +122,13 @@ class Run:
 
     def stateful(self) -> dict[str, Stateful]:
         """What every step changes besides model, optimizer, schedule and averages; by its section in a checkpoint."""
-        parts = {"clip": self.clip, "surgery": self.surgery, "precision": self.policy}
+        parts = {"clip": self.clip, "surgery": self.surgery, "precision": self.policy, "guard": self.guard}
         return {name: part for name, part in parts.items() if isinstance(part, Stateful)}
 
     def state(self) -> dict[str, Any] | None:
         """What a checkpoint holds, by section; None on ranks other than 0, which only contribute to it."""
+        if self.recovery is not None:
+            self.recovery.before_saving()
         random = self.world.gather(rng.capture())
         if not self.world.is_main:
             return None
@@ -143,6 +153,8 @@ class Run:
             },
         }
         sections |= {name: held for name, part in self.stateful().items() if (held := part.state_dict())}
+        if self.recovery is not None:
+            sections["recovery"] = self.recovery.state_dict()
         if self.ema is not None:
             sections["ema"] = self.ema.state_dict()
         if self.optimizer.speaks_of(AVERAGE):
@@ -185,6 +197,9 @@ class Run:
         for name, part in self.stateful().items():
             if name in sections:
                 _load(name, functools.partial(part.load_state_dict, sections[name]))
+        if self.recovery is not None and "recovery" in sections:
+            _load("recovery", functools.partial(self.recovery.load_state_dict, sections["recovery"]))
+            self.scheduler.rescale(self.recovery.multiplier)
         mine = sections["rng"].get(str(self.world.rank))
         if mine is not None:
             rng.restore(mine)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +22,8 @@ from ava.optimization.gradients.health.measurement import Measurement
 from ava.optimization.learning_rate.factors import Phase
 from ava.optimization.optimizers.wrappers.sam import kept_buffers
 from ava.optimization.precision.loss_scale import Reading
-from ava.training import curvature
+from ava.optimization.stability.verdict import Verdict
+from ava.training import curvature, updating
 from ava.training.buffers import KeptBuffers
 from ava.training.detail import CloseLook, watched
 from ava.training.state import Run
@@ -45,6 +45,7 @@ class StepReport:
         stop: a rank was told to stop.
         detail: of each layer, where the step was looked at closely; not yet read.
         scaling: what the loss scale was; not yet read, None without one.
+        verdict: what the detectors of recovery, or else the optimizer's own, said; not yet read, None without any.
     """
 
     step: int
@@ -58,6 +59,7 @@ class StepReport:
     stop: bool = False
     detail: Detail | None = None
     scaling: Reading | None = None
+    verdict: Verdict | None = None
 
 
 def training_step(run: Run, window: Window, stop: bool = False) -> StepReport:
@@ -78,10 +80,11 @@ def training_step(run: Run, window: Window, stop: bool = False) -> StepReport:
     found = _measure(run, replaced)
     if look is not None:
         look.before_step(found)
-    with _guarded(run, found) as skipped:
+    verdict = updating.judge(run, found, losses, weight, window)
+    with updating.guarded(run, found) as skipped:
         curvature.refresh(run, window)
-        _update(run, scale=_clip(run, found))
-    buffers.put_back(found.found_inf)
+        updating.update(run, found)
+    buffers.put_back(found.found_inf if isinstance(skipped, bool) else skipped)
     run.scheduler.step(skipped)
     if run.ema is not None:
         run.ema.update(skipped)
@@ -92,8 +95,9 @@ def training_step(run: Run, window: Window, stop: bool = False) -> StepReport:
     run.position = window.position
     measured = found.without_gradients()
     return StepReport(
-        run.step, lr, phase, window.num_samples, losses, weight, measured, window.start, stop, detail, scaling
-    )
+        run.step, lr, phase, window.num_samples, losses, weight, measured, window.start, stop, detail, scaling,
+        verdict,
+    )  # fmt: skip
 
 
 def _agree(run: Run, window: Window, stop: bool) -> tuple[float, bool]:
@@ -176,41 +180,6 @@ def _measure(run: Run, replaced: torch.Tensor | None) -> Measurement:
     if replaced is None:
         return found
     return dataclasses.replace(found, found_inf=found.found_inf.maximum((~torch.isfinite(replaced)).float()))
-
-
-def _clip(run: Run, found: Measurement) -> torch.Tensor | None:
-    """What the optimizer has to divide the gradients by to limit them, from the norms already measured."""
-    if run.optimizer.fused is not None:
-        return None
-    factor = run.clip(found)
-    # torch's fused kernels take a scale in float32 only.
-    return None if factor is None else factor.reciprocal().clamp(max=torch.finfo(torch.float32).max).float()
-
-
-@contextmanager
-def _guarded(run: Run, found: Measurement) -> Iterator[torch.Tensor | bool]:
-    """Within it a gradient that is not finite changes nothing: the optimizer skips by selection on the device.
-
-    Yields:
-        Whether it does.
-    """
-    if run.optimizer.fused is not None:
-        yield False  # each was judged as it came, and used if it was finite
-        return
-    run.optimizer.found_inf = found.found_inf
-    try:
-        yield found.found_inf
-    finally:
-        run.optimizer.found_inf = None
-
-
-def _update(run: Run, scale: torch.Tensor | None) -> None:
-    """The optimizer's step; it divides the gradients by `scale` on its way, which saves a pass over them."""
-    run.optimizer.grad_scale = scale
-    try:
-        run.optimizer.step()
-    finally:
-        run.optimizer.grad_scale = None
 
 
 def forward(run: Run, batch: Batch) -> dict[str, torch.Tensor]:

@@ -7,10 +7,11 @@ schedule, what was learned from it); everything else is computed anew from it an
 
 from __future__ import annotations
 
+import copy
 import functools
 import sys
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Integral
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from ava.errors import InputError
 from ava.optimization.learning_rate import hyperparameters
 from ava.optimization.learning_rate.change import Change
+from ava.optimization.learning_rate.conflicts import check_distinct
 from ava.optimization.learning_rate.course import Course, Metric, course_of
 from ava.optimization.learning_rate.factors import Driven, Factors, Phase, Shape
 
@@ -43,6 +45,9 @@ class Scheduler:
 
     Attributes:
         former_total_steps: the length that the loaded state was saved with; None where none was loaded.
+        multiplier: on every group's learning rate beside the course's; whoever sets it keeps it (`rescale`).
+        planned_lr: the course's learning rate for the first group's next step, without the multiplier; None where
+            the optimizer chooses it.
 
     Raises:
         InputError: `total_steps` is not positive, or the warmup not below it; the schedule moves a rate that a group
@@ -68,6 +73,8 @@ class Scheduler:
         self._rate = self.course.rate
         self._step, self._skipped = 0, list[Tensor]()
         self.former_total_steps: int | None = None
+        self.multiplier = 1.0
+        self.planned_lr: float | None = None
         self._meet_groups()
         self._check()
         self._apply()
@@ -124,9 +131,23 @@ class Scheduler:
         self._apply()
         return change
 
+    def rescale(self, multiplier: float) -> None:
+        """Multiply every group's learning rate, from the next optimizer step on, beside what the course says.
+
+        Args:
+            multiplier: 1 is the course's own rate; `state_dict` does not hold it.
+        """
+        if multiplier != self.multiplier:
+            self.multiplier = multiplier
+            self._apply()
+
+    def reapply(self) -> None:
+        """Set every group's values again, where something else has put others there."""
+        self._apply()
+
     def get_last_lr(self) -> list[float]:
         """The learning rate of every group, as the next optimizer step uses it; NaN where the optimizer chooses it."""
-        return [values.get("lr", float("nan")) for values in self.at(self._step)]
+        return [values.get("lr", float("nan")) * self.multiplier for values in self.at(self._step)]
 
     def factors(self) -> Factors:
         """What the course says about the next optimizer step."""
@@ -176,6 +197,18 @@ class Scheduler:
         self._skipped.clear()
         self._apply()
 
+    def hold(self) -> Callable[[], None]:
+        """The way back to where the schedule stands; no device is waited for, and the groups' values are left alone."""
+        step, skipped, shape = self._step, list(self._skipped), self.course.shape
+        learned = copy.deepcopy(shape.state_dict()) if self.metric and isinstance(shape, Driven) else None
+
+        def back() -> None:
+            self._step, self._skipped = step, list(skipped)
+            if isinstance(shape, Driven) and learned is not None:
+                shape.load_state_dict(copy.deepcopy(learned))
+
+        return back
+
     def _own_step(self) -> int | None:
         """The step of the schedule after its warmup; None within that."""
         warmup = self.course.warmup.length(self.total_steps)
@@ -215,7 +248,11 @@ class Scheduler:
         return values
 
     def _apply(self) -> None:
-        for group, values in zip(self.optimizer.param_groups, self.at(self._step), strict=True):
+        all_values = self.at(self._step)
+        self.planned_lr = all_values[0].get("lr") if all_values else None
+        for group, values in zip(self.optimizer.param_groups, all_values, strict=True):
+            if self.multiplier != 1.0 and "lr" in values:
+                values["lr"] *= self.multiplier
             for name, value in values.items():
                 hyperparameters.write(group, name, value)
 
@@ -241,7 +278,7 @@ class Scheduler:
                 "the optimizer chooses its own learning rate (lr is null), so there is none to schedule.",
                 hint="Use the constant schedule without warmup, or give the optimizer an lr.",
             )
-        _check_distinct(group, course, self.total_steps)
+        check_distinct(group, course, self.total_steps)
         for name, shape in course.also.items():
             self._check_limits(name, group, [shape(step, self.total_steps).lr for step in steps])
 
@@ -261,16 +298,3 @@ class Scheduler:
             if not least <= base * factor < below:
                 problem = f"would become {base * factor:.6g}, and must be at least {least:g} and below {below:g}."
                 raise InputError(problem, key=f"also.{name}", value=base, hint="Choose a schedule that stays there.")
-
-
-def _check_distinct(group: dict[str, Any], course: Course, total: int) -> None:
-    """Refuse two schedules of one number."""
-    moved: dict[str, str] = {}
-    if course.rate(0, total).momentum is not None and group.get("initial_momentum"):
-        moved[hyperparameters.own_name(group, "momentum")] = "the schedule itself (cycle_momentum)"
-    for name in course.also:
-        own = hyperparameters.own_name(group, name)
-        if own in moved:
-            problem = f"is moved by {moved[own]} already."
-            raise InputError(problem, key=f"also.{name}", value=own, hint="Leave one of them out.")
-        moved[own] = f"also.{name}"
