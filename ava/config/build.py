@@ -11,6 +11,7 @@ from typing import Any
 from ava import registry
 from ava.checkpoint import atomic
 from ava.checkpoint.checkpoint import load
+from ava.config.advising import setting
 from ava.config.fitting import fit_accumulate
 from ava.config.launch import claimed, launched
 from ava.config.notices import notices
@@ -26,7 +27,9 @@ from ava.reporting.incidents import IncidentLog
 from ava.reporting.listener import Listener
 from ava.reporting.metrics import MetricsLog
 from ava.reporting.progress import progress
+from ava.reporting.stability_plot import StabilityPlot
 from ava.reporting.summary import Summary
+from ava.training.advice import Adviser
 from ava.training.breakdown import breakdowns
 from ava.training.evaluation import metric_names, objective_names
 from ava.training.loop import Plan, Trainer
@@ -96,6 +99,8 @@ def _train(config: Config, training: Run, plan: Plan, folder: Path, remarks: lis
     summary = Summary(folder / "summary.json", {plan.monitor: plan.mode})
     listeners = _listeners(config, training, folder, summary) if world.is_main else []
     incidents = IncidentLog(folder / "incidents.jsonl") if world.is_main else None
+    if incidents is not None:
+        listeners.append(Adviser(setting(config, training, plan.total_steps), folder, listeners, incidents))
     profiler = Profiler(folder / "profile", plan.total_steps - training.step) if config.trainer.profile else None
     trainer = Trainer(training, plan, folder, listeners, incidents, profiler if world.is_main else None)
     try:
@@ -140,6 +145,8 @@ def _listeners(config: Config, training: Run, folder: Path, summary: Summary) ->
         flow.truncate_after(training.step)
     if training.surgery is not None:
         closely.append(ConflictPlot(folder))
+    bound = setting(config, training, 0).clip_norm
+    closely.append(StabilityPlot(folder, always=config.recovery.name != "off", clip_norm=bound))
     loggers = [registry.logger[name].load()(folder, training.step + 1) for name in config.logger]
     return [metrics, summary, *closely, *loggers, progress()]
 

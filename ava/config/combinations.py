@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from ava import registry
 from ava.config.precision import check_precision, check_speed
+from ava.config.recovery import check_recovery
 from ava.config.schema import PARTS, Config
 from ava.config.sections import LRFinder
 from ava.config.validate import check_fields, gather
@@ -26,7 +27,7 @@ def check_combinations(config: Config) -> None:
     """
     checks = (
         _kinds, _lengths, _trainer, _clip, _health, _surgery, _scheduler, _lr_finder, _checkpoint, _optimizer,
-        check_precision, check_speed,
+        check_precision, check_speed, check_recovery,
     )  # fmt: skip
     problems = [problem for check in checks for problem in check(config)]
     if problems:
@@ -213,6 +214,11 @@ def _optimizer(config: Config) -> Iterator[InputError]:
         yield InputError(problem, key="optimizer.sam_adaptive", value=True, hint="Set optimizer.sam_rho=0.5 too.")
     if options["fused_backward"]:
         yield from _fused_backward(config, stages)
+    own_schedule = options.get("lr_scheduler", "none")
+    if own_schedule != "none" and config.scheduler.name != "constant":
+        problem = f"moves the learning rate, and so does scheduler={config.scheduler.name}."
+        hint = "Leave it to one of them: scheduler=constant, or optimizer.lr_scheduler=none."
+        yield InputError(problem, key="optimizer.lr_scheduler", value=own_schedule, hint=hint)
 
 
 def _fused_backward(config: Config, stages: Sequence[Stage]) -> Iterator[InputError]:

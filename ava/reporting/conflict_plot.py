@@ -50,6 +50,10 @@ class ConflictPlot(Listener):
         """Keep what the row says of conflicts."""
         self._take([row])
 
+    def on_rollback(self, step: int) -> None:
+        """Drop the rows of steps that will be taken again."""
+        self._rows = [row for row in self._rows if row["step"] <= step]
+
     def close(self) -> None:
         """Draw."""
         if self._rows:

@@ -35,6 +35,10 @@ class GradientFlow(Listener):
         """Force the file to disk, as of `MetricsLog`."""
         self.log.on_checkpoint(step, path)
 
+    def on_rollback(self, step: int) -> None:
+        """Drop the rows of steps that will be taken again."""
+        self.log.on_rollback(step)
+
     def truncate_after(self, step: int) -> int:
         """Drop what came after `step`; see `MetricsLog.truncate_after`."""
         return self.log.truncate_after(step)

@@ -28,6 +28,9 @@ class Listener:
                 `notices`, a list of sentences that a user should read first. Only `run_dir` must be there.
         """
 
+    def on_layers(self, step: int, norms: dict[str, float]) -> None:
+        """Before `on_log`: the norm of each parameter's gradient in that step, by the parameter's name."""
+
     def on_log(self, row: dict[str, float]) -> None:
         """Every `log_every` steps: `step`, `time`, `loss`, `lr`, `grad_norm`, `throughput`, `memory`, and others."""
 
@@ -39,6 +42,9 @@ class Listener:
 
     def on_incident(self, row: dict[str, Any]) -> None:
         """Something was seen and answered: `step`, `kind`, `action` and numbers, as a line of incidents.jsonl."""
+
+    def on_rollback(self, step: int) -> None:
+        """The run went back to `step`: what was told of later steps is undone, and those come again."""
 
     def on_checkpoint(self, step: int, path: Path) -> None:
         """A checkpoint of `step` is complete at `path`."""

@@ -78,6 +78,10 @@ class MetricsLog(Listener):
         """Append the row."""
         self.write(row)
 
+    def on_rollback(self, step: int) -> None:
+        """Drop the rows of steps that will be taken again."""
+        self.truncate_after(step)
+
     def on_checkpoint(self, step: int, path: Path) -> None:
         """Force the file to disk: whoever resumes from the checkpoint needs the rows before it."""
         if self._lines is not None:

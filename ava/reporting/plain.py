@@ -45,7 +45,10 @@ class PlainProgress(Listener):
         self._line(f"eval {int(row['step'])}{self._total}" + _joined(layout.evaluation_fields(row)))
 
     def on_incident(self, row: dict[str, Any]) -> None:
-        """Write what was seen and done."""
+        """Write what was seen and done; advice is a sentence."""
+        if row["kind"] == "advice":
+            self._line(f"advice  step {int(row['step'])}: {row['text']}")
+            return
         self._line(f"note {int(row['step'])}{self._total}" + _joined(layout.incident_fields(row)))
 
     def on_end(self, summary: dict[str, Any]) -> None:

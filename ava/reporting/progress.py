@@ -76,7 +76,11 @@ class LiveProgress(Listener):
         self._console.print(text + _line(layout.evaluation_fields(row)))
 
     def on_incident(self, row: dict[str, Any]) -> None:
-        """Print what was seen and done above the bar."""
+        """Print what was seen and done above the bar; advice is a sentence."""
+        if row["kind"] == "advice":
+            told = Text.assemble(("advice ", "bold yellow"), f" step {int(row['step']):,}: {row['text']}")
+            self._console.print(told)
+            return
         text = Text.assemble(("note ", "yellow"), f"{int(row['step']):,}")
         self._console.print(text + _line(layout.incident_fields(row)))
 

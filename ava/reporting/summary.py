@@ -46,7 +46,7 @@ class Summary(Listener):
         self.path = path
         self._modes = dict(modes or {})
         self._last: dict[str, float] = {}
-        self._best: dict[str, dict[str, float]] = {}
+        self._best: dict[str, list[dict[str, float]]] = {}
 
     def observe(self, row: dict[str, float]) -> None:
         """Take in a row of a log or an evaluation."""
@@ -54,8 +54,8 @@ class Summary(Listener):
             if name == "step":
                 continue
             self._last[name] = value
-            if name.startswith(("eval/", "loss")) and self._is_better(name, value):
-                self._best[name] = {"value": value, "step": row["step"]}
+            if (name == "loss" or name.startswith(("eval/", "loss/"))) and self._is_better(name, value):
+                self._best.setdefault(name, []).append({"value": value, "step": row["step"]})
 
     def complete(self, facts: dict[str, Any], device: str = "cpu") -> dict[str, Any]:
         """The summary of the run so far.
@@ -69,7 +69,7 @@ class Summary(Listener):
             What summary.json is to hold; hand it to every listener's `on_end`.
         """
         found = {"versions": versions(device), "git": git_revision()}
-        return {**self._last, "best": dict(self._best), **facts, **found}
+        return {**self._last, "best": {name: past[-1] for name, past in self._best.items()}, **facts, **found}
 
     def on_log(self, row: dict[str, float]) -> None:
         """Take in the row."""
@@ -78,6 +78,11 @@ class Summary(Listener):
     def on_eval(self, row: dict[str, float]) -> None:
         """Take in the row."""
         self.observe(row)
+
+    def on_rollback(self, step: int) -> None:
+        """What was best at a later step was undone; what was before it is best again."""
+        kept = {name: [one for one in past if one["step"] <= step] for name, past in self._best.items()}
+        self._best = {name: past for name, past in kept.items() if past}
 
     def on_end(self, summary: dict[str, Any]) -> None:
         """Write summary.json, in one step."""
@@ -88,5 +93,5 @@ class Summary(Listener):
             return False
         if name not in self._best:
             return True
-        best = self._best[name]["value"]
+        best = self._best[name][-1]["value"]
         return value < best if self._modes.get(name, mode_of(name)) == "min" else value > best

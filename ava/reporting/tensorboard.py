@@ -36,16 +36,20 @@ class _TensorBoard(Listener):
 
     def __init__(self, folder: Path, first_step: int) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # 0.13 s: not before it is wanted
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+        from tensorboard.compat.proto.tensor_pb2 import TensorProto
+        from tensorboard.compat.proto.types_pb2 import DT_STRING
 
         self._event, self._summary = Event, Summary
+        self._metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text"))
+        self._tensor, self._string = TensorProto, DT_STRING
         folder.mkdir(parents=True, exist_ok=True)
         moment = time.time()
         name = f"events.out.tfevents.{moment:.6f}.{socket.gethostname()}.{os.getpid()}"
         self._file = (folder / name).open("xb")
         self._write(Event(wall_time=moment, file_version="brain.Event:2"))
-        restart = SessionLog(status=SessionLog.START)
-        self._write(Event(wall_time=moment, step=first_step, session_log=restart))
+        self._restart = SessionLog(status=SessionLog.START)
+        self.on_rollback(first_step - 1)
         self._file.flush()
 
     def on_log(self, row: dict[str, float]) -> None:
@@ -56,6 +60,19 @@ class _TensorBoard(Listener):
         """Write the row's numbers; what was written so far can be seen."""
         self._scalars(row)
         self._file.flush()
+
+    def on_incident(self, row: dict[str, Any]) -> None:
+        """Mark the step: a 1 under `incident/<kind>`, and what was seen and done as a text under `incidents`."""
+        text = " ".join([f"{row['kind']}: {row['action']}", *([row["text"]] if "text" in row else [])])
+        tensor = self._tensor(dtype=self._string, string_val=[text.encode()])
+        told = self._summary.Value(tag="incidents", metadata=self._metadata, tensor=tensor)
+        mark = self._summary.Value(tag=f"incident/{row['kind']}", simple_value=1.0)
+        summary = self._summary(value=[mark, told])
+        self._write(self._event(wall_time=time.time(), step=int(row["step"]), summary=summary))
+
+    def on_rollback(self, step: int) -> None:
+        """Mark what was written of later steps as void."""
+        self._write(self._event(wall_time=time.time(), step=step + 1, session_log=self._restart))
 
     def close(self) -> None:
         """Finish the file."""

@@ -205,7 +205,7 @@ def _alone(run: Run) -> Iterator[None]:
     former = dict(vars(run))
     scaling = getattr(run.policy.float8, "scaling", None)
     exchange = None if scaling is None else scaling.max_over_ranks
-    run.ema, run.scheduler = None, _Held()  # type: ignore[assignment]
+    run.ema, run.guard, run.scheduler = None, None, _Held()  # type: ignore[assignment]
     run.world, run.network = World(0, 1, run.world.device), run.model
     run.compilation, run.graphs = None, None
     every = {key: min(1, getattr(run.watch, key)) for key in ("statistics_every", "detail_every")}

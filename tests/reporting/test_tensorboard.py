@@ -38,6 +38,14 @@ def test_a_resumed_run_leaves_no_repeats(tmp_path):
     assert [step for step, _ in read(tmp_path)["loss"]] == [1, 2, 3, 4, 5]
 
 
+def test_what_was_taken_back_is_void(tmp_path):
+    listener = write(tmp_path, 1, [1, 2, 3, 4])
+    listener.on_rollback(2)
+    listener.on_log({"step": 3, "loss": 7.0})
+    listener.close()
+    assert read(tmp_path)["loss"][2:] == [(3, 7.0)]
+
+
 def test_numbers_that_are_not_finite(tmp_path):
     listener = tensorboard(tmp_path, 1)
     listener.on_log({"step": 1, "loss": math.nan, "grad_norm": math.inf})

@@ -14,10 +14,18 @@ QUICK = ["trainer.batch_size=64", "trainer.max_steps=24", "trainer.log_every=1",
          "checkpoint.keep_last=5", "trainer.eval_every=8", "model.width=8"]  # fmt: skip
 
 
+OF_THE_MACHINE = ("time", "throughput", "memory", "loader_wait", "utilisation")
+OF_THE_SESSION = (
+    "loss_trend", "weight_change", "loss_mean", "loss_max", "loss_first", "grad_norm_median", "grad_norm_max",
+    "skipped",
+)  # fmt: skip
+"""They look back to the line before, which a run resumed between two lines cannot do at first."""
+
+
 def rows(run_dir):
     """What must not depend on when a step was taken."""
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("time", "throughput", "memory")} for line in lines]
+    return [{k: v for k, v in line.items() if k not in OF_THE_MACHINE + OF_THE_SESSION} for line in lines]
 
 
 def same(one, other):
