@@ -13,18 +13,15 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import random
 import statistics
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ava.bench import machine
 from ava.bench.health_arms import ARMS, Arm
+from ava.bench.measured import report
 from ava.bench.parameter_sets import SETS, ParameterSet
-from ava.bench.tables import show
 from ava.bench.trainings import positive
 from ava.bench.turns import seconds_per_call
 
@@ -41,18 +38,8 @@ SHORTEST = 0.02
 def main(argv: list[str] | None = None) -> int:
     """Measure, print the table, and write JSON where asked."""
     arguments = _parse(argv)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        rows = [row for name in arguments.sets for row in measure(SETS[name], arguments.rounds)]
-        described = machine.describe()
-    finally:
-        torch.set_num_threads(threads)
-    show(described, COLUMNS, WORDS, rows)
-    if arguments.json:
-        found = {"machine": described, "rows": rows}
-        arguments.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
-    return 0
+    each = (measure(SETS[name], arguments.rounds) for name in arguments.sets)
+    return report(chain.from_iterable(each), COLUMNS, WORDS, arguments.json)
 
 
 def measure(parameter_set: ParameterSet, rounds: int) -> list[dict[str, Any]]:

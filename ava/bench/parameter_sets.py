@@ -61,4 +61,6 @@ SETS = {
     "small": ParameterSet("small", _small(1000)),
     "tiny": ParameterSet("tiny", _gpt(layers=1, width=16, vocabulary=32, context=8)),
 }
+GPT_1M = ParameterSet("gpt1m", _gpt(layers=4, width=128, vocabulary=512, context=128))
+"""0.94M parameters in 53 tensors."""
 """`gpt`: 32.8M parameters in 149 tensors of 9 shapes; `small`: 1,000 of 4,096; `tiny` tells nothing of speed."""

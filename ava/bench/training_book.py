@@ -15,15 +15,13 @@ from typing import Any
 
 import torch
 
-from ava.bench import machine
+from ava.bench import trainings_file
 from ava.bench.rate_searches import Job, Training, carry_out
-from ava.checkpoint import atomic
+from ava.bench.trainings_file import Entry, identity
 from ava.config.saved import plain_yaml
 from ava.config.schema import Config
-from ava.errors import InputError
 from ava.reporting.environment import git_revision, versions
 
-Entry = dict[str, Any]
 OF_THE_SOURCE = ("ava", "revision")
 """What of `made_with` says which source computed."""
 
@@ -45,7 +43,7 @@ class TrainingBook:
     def __init__(self, file: Path | None = None, any_commit: bool = False) -> None:
         self._file, self._any_commit = file, any_commit
         self._maker = _maker()
-        self._entries = _read(file) if file is not None and file.exists() else {}
+        self._entries = {} if file is None else trainings_file.read(file, Training.from_dict)
         self.num_foreign = 0
 
     def carry_out(self, jobs: list[Job], told: Callable[[Job], None]) -> dict[Job, Training]:
@@ -74,15 +72,8 @@ class TrainingBook:
         Raises:
             InputError: it cannot be written.
         """
-        if self._file is None:
-            return
-        if self._file.exists():
-            self._entries = _read(self._file) | self._entries  # another process may have measured its share meanwhile
-        found = {"machine": machine.describe(), "tables": tables, "trainings": list(self._entries.values())}
-        try:
-            atomic.write_text(self._file, json.dumps(found, indent=1) + "\n")
-        except OSError as error:
-            raise InputError(f"cannot be written: {error}.", key="--json", value=str(self._file)) from error
+        if self._file is not None:
+            self._entries = trainings_file.write(self._file, self._entries, tables, Training.from_dict)
 
     def _one(self, job: Job, config: Config) -> Training:
         work = _work(job, config)
@@ -95,13 +86,13 @@ class TrainingBook:
             "problem": job.label, "optimizer": job.optimizer, "seed": job.seed, **training.as_dict(),
             "overrides": job.words(), "num_valid": job.problem.num_valid, "made_with": self._maker, "work": work,
         }  # fmt: skip
-        self._entries[_identity(entry)] = entry
+        self._entries[identity(entry)] = entry
         self.write({})
         return training
 
     def _find(self, work: str) -> Entry | None:
         """The training of this work, rather by this commit than by another."""
-        own = self._entries.get(_identity({"work": work, "made_with": self._maker}))
+        own = self._entries.get(identity({"work": work, "made_with": self._maker}))
         if own is not None or not self._any_commit:
             return own
         fitting = (e for e in self._entries.values() if e["work"] == work and self._differs_in_source(e["made_with"]))
@@ -125,20 +116,3 @@ def _work(job: Job, config: Config) -> str:
     if not job.finds:
         del tree["lr_finder"]  # it changes nothing
     return hashlib.sha256(json.dumps([plain_yaml(tree), job.problem.num_valid]).encode()).hexdigest()
-
-
-def _identity(entry: Entry) -> str:
-    """The same for the same training by the same source."""
-    return json.dumps([entry["work"], entry["made_with"]], sort_keys=True)
-
-
-def _read(file: Path) -> dict[str, Entry]:
-    """The trainings of a file by their identity."""
-    try:
-        trainings = json.loads(file.read_text(encoding="utf-8"))["trainings"]
-        for entry in trainings:
-            Training.from_dict(entry)
-        return {_identity(entry): entry for entry in trainings}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        problem = f"is no file of this measurement ({type(error).__name__}: {error})."
-        raise InputError(problem, key="--json", value=str(file), hint="Name another file, or remove it.") from error

@@ -22,10 +22,15 @@ ava COMMAND
   ava list [SORT]            what can be chosen, with every option; SORT: {", ".join(REGISTRIES)}
   ava bench loop             what the training loop costs beside a bare PyTorch loop
   ava bench optimizers       what a step of each optimizer costs over torch's fused AdamW, beside other libraries
+  ava bench agmohd           what AGMOHD's step and state cost beside torch's fused AdamW, with and without clipping
   ava bench convergence      what every optimizer's defaults reach, over what AdamW's do
   ava bench learning_rate    what the ways to a learning rate reach, and what they cost
   ava bench finders          what learning-rate finders leave behind, refuse, suggest and cost, beside others'
   ava bench plateaus         how often noise is taken for a plateau, and how long a real one goes unseen
+  ava bench stability        how often trainings fail, what heals them, what that costs; faults on purpose
+  ava bench snapshots        what keeping sound states in memory costs a training, and comparing ranks
+  ava bench false_alarms     how often sound trainings alarm the hindrance detector, and what faults it sees
+  ava bench advice           how often a sound training is given advice, and whether following it helps a bad one
   ava bench health           what measuring, guarding and clipping gradients costs over torch's clip_grad_norm_
   ava bench surgery          what reconciling gradients costs over the plain sum of losses, and what its gate misses
   ava bench multitask        what surgery gains over plainly summing losses, on objectives that conflict
@@ -43,11 +48,16 @@ _COMMANDS = ("train", "find-lr", "find-batch-size", "schedule", "export", "list"
 _MEASUREMENTS = (
     "loop",
     "optimizers",
+    "agmohd",
     "convergence",
     "learning_rate",
+    "stability",
+    "snapshots",
     "finders",
     "plateaus",
+    "false_alarms",
     "health",
+    "advice",
     "surgery",
     "multitask",
     "landscapes",
