@@ -1,16 +1,15 @@
 """Names to builders: the signature is the schema.
 
-A part of Ava is a function or class under a decorator of this module, alone in a file of its package:
+A part is a function or class under a decorator of this module, alone in a file of its package:
 
     @model(kind="images")
     def convnet(spec: ImageSpec, /, width: PositiveInt = 32) -> nn.Module:
         \"\"\"Three convolutions.\"\"\"
 
-What stands before the `/` comes from the frame, what stands after it from the configuration: its annotation
-says what is allowed, its default what is used when nothing is said. Tags (`kind` here) say which parts fit together.
-
-Built-in parts are found by reading their files' syntax trees, so that help, completion and validation
-know every name and every option without importing torch. Plugins register as their module is imported.
+What stands before the `/` comes from the frame, what stands after it from the configuration: its annotation says what
+is allowed, its default what is used when nothing is said. Tags (`kind` here) say which parts fit together. Built-in
+parts are found by reading their files' syntax trees, so that help, completion and validation know every name and every
+option without importing torch. Plugins register as their module is imported.
 """
 
 from __future__ import annotations
@@ -281,26 +280,23 @@ optimizer = Registry(
 )
 scheduler = Registry(
     "scheduler", "ava.optimization.learning_rate.schedules", ("step", "total"),
-    shared="ava.optimization.learning_rate.course:extend", class_frame=(),
-)  # fmt: skip
+    shared="ava.optimization.learning_rate.course:extend", class_frame=())  # fmt: skip
 clip = Registry("clip", "ava.optimization.gradients.clip", ("measured",), class_frame=())
 surgery = Registry(
     "surgery", "ava.optimization.gradients.surgery.methods", ("objectives",),
-    shared="ava.optimization.gradients.surgery.options:extend", class_frame=(),
-)  # fmt: skip
+    shared="ava.optimization.gradients.surgery.options:extend", class_frame=())  # fmt: skip
 detector = Registry("detector", "ava.optimization.stability.detectors", ("seen",), class_frame=())
 momentum_schedule = Registry(
-    "momentum_schedule", "ava.optimization.stability.momentum_schedules", ("hindrance",), class_frame=()
-)
-response = Registry("response", "ava.optimization.stability.responses", ("verdict",), class_frame=())
+    "momentum_schedule", "ava.optimization.stability.momentum_schedules", ("hindrance",), class_frame=())  # fmt: skip
+response = Registry("response", "ava.optimization.stability.responses", ("verdict", "update_factor"), class_frame=())
+advice = Registry("advice", "ava.training.advice_rules", ("history",), class_frame=())
 model = Registry("model", "ava.models", ("spec",))
 data = Registry("data", "ava.data", ("seed",))
 task = Registry("task", "ava.tasks", ("data",))
 logger = Registry("logger", "ava.reporting", ("run_dir", "first_step"))
 
 REGISTRIES: dict[str, Registry] = {
-    "optimizers": optimizer, "schedulers": scheduler, "clips": clip, "surgery": surgery,
-    "detectors": detector, "momentum_schedules": momentum_schedule, "responses": response, "models": model, "data": data,
-    "tasks": task, "loggers": logger,
-}  # fmt: skip
+    "optimizers": optimizer, "schedulers": scheduler, "clips": clip, "surgery": surgery, "detectors": detector,
+    "momentum_schedules": momentum_schedule, "responses": response, "models": model, "data": data, "tasks": task,
+    "loggers": logger, "advice": advice}  # fmt: skip
 """What `ava list` lists, by plural."""

@@ -97,7 +97,12 @@ ROWS = [
     Row("unknown clip", "trainer.clip=nrom", ("trainer.clip=nrom", "none, norm", "`norm`")),
     Row("unknown device", "trainer.device=gpu", ("trainer.device=gpu", "auto, cpu, cuda")),
     Row("unknown surgery", "surgery=pcgrat", ("surgery=pcgrat", "Did you mean `pcgrad`?")),
-    Row("unknown recovery", "recovery=ladder", ("recovery=ladder", "`recovery` can be: off")),
+    Row(
+        "two schedules",
+        "optimizer=agmohd optimizer.lr_scheduler=step",
+        ("optimizer.lr_scheduler=step", "scheduler=constant"),
+    ),
+    Row("unknown recovery", "recovery=laddr", ("recovery=laddr", "`recovery` can be: ladder, off, skip")),
     Row("unknown health policy", "health.on_nonfinite=ignore", ("health.on_nonfinite=ignore", "skip, raise, rollback")),
     Row("unknown backend", "distributed.backend=mpi", ("distributed.backend=mpi", "auto, gloo, nccl")),
     Row("a group put elsewhere", "optimizer@model=lion", ("optimizer@model=lion", "another place")),
