@@ -21,7 +21,7 @@ def start_anew(run: Run, memory: Memory, snapshots: Snapshots) -> None:
 
     Args:
         run: changed in place.
-        memory: holds the beginning, where this session began from a checkpoint.
+        memory: holds the beginning, where the run was resumed.
         snapshots: hold it otherwise.
     """
     if not memory.is_resumed or memory.initial is None:

@@ -39,7 +39,7 @@ class Memory:
         settings: numbers of the configuration.
         initial: the sections of a checkpoint of the beginning, while the training is young; on rank 0, or resumed.
         refuge: the same of the state that the run would go back to, while something is wrong.
-        is_resumed: whether this session began from a checkpoint.
+        is_resumed: whether the run was resumed from a checkpoint.
         was_finite: whether loss and gradient of any step were.
         broken_updates: steps in a row whose update was not finite.
     """
