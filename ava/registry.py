@@ -1,15 +1,13 @@
 """Names to builders: the signature is the schema.
 
-A part is a function or class under a decorator of this module, alone in a file of its package:
+A part is a function or class under a decorator, alone in its file:
 
     @model(kind="images")
-    def convnet(spec: ImageSpec, /, width: PositiveInt = 32) -> nn.Module:
-        \"\"\"Three convolutions.\"\"\"
+    def convnet(spec: ImageSpec, /, width: PositiveInt = 32) -> nn.Module: ...
 
 What stands before the `/` comes from the frame, what stands after it from the configuration: its annotation says what
 is allowed, its default what is used when nothing is said. Tags (`kind` here) say which parts fit together. Built-in
-parts are found by reading their files' syntax trees, so that help, completion and validation know every name and every
-option without importing torch. Plugins register as their module is imported.
+parts are found in their files' syntax trees, without importing torch. Plugins register as their module is imported.
 """
 
 from __future__ import annotations

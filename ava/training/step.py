@@ -84,6 +84,7 @@ def training_step(run: Run, window: Window, stop: bool = False) -> StepReport:
     with updating.guarded(run, found) as skipped:
         curvature.refresh(run, window)
         updating.update(run, found)
+    verdict = getattr(run.optimizer, "verdict", None) if run.guard is None else verdict
     buffers.put_back(found.found_inf if isinstance(skipped, bool) else skipped)
     run.scheduler.step(skipped)
     if run.ema is not None:

@@ -30,7 +30,7 @@ def judge(
         window: the step's samples.
 
     Returns:
-        What recovery's detectors say, or else the optimizer's own; None where there are neither.
+        What recovery's detectors say; None without recovery. An optimizer's own say theirs in its step.
     """
     observe = getattr(run.optimizer, "observe", None)
     if run.guard is None and observe is None:
@@ -40,7 +40,7 @@ def judge(
         observe(loss, gradient_norm=found.norm, reduced=True)
     if run.guard is not None:
         return run.guard.judge(found, loss, window).verdict
-    return getattr(run.optimizer, "verdict", None)
+    return None
 
 
 @contextmanager
