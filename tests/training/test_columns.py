@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,12 +139,12 @@ def test_the_length_of_the_update_is_told_where_somebody_knows_it(tmp_path, word
     assert [row.get("update_norm", 0.0) > 0 for row in rows] == [is_told] * 2
 
 
-def test_momentum_is_that_of_the_optimizers_own_account():
+def test_momentum_is_that_of_the_optimizers_own_account(tmp_path):
     run, plan = small_run("optimizer=agmohd", "trainer.log_every=10")
     order = Order()
     order.on_log = lambda row: order.seen.append(row)
     order.on_layers = lambda step, norms: None
-    Trainer(run, plan, Path(), [order]).train()
+    Trainer(run, plan, tmp_path, [order]).train()
     told = run.optimizer.get_training_stats()
     assert order.seen[-1]["momentum"] == pytest.approx(told["momentum"])
     assert order.seen[-1]["update_norm"] == pytest.approx(told["update_norm"])
